@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::dice::{byte, differs};
-use super::program::{Bytes, Ground};
+use super::program::{Bytes, Ground, lacks_descriptors};
 use super::programs::Seen;
 use super::several::all;
 use crate::fs::{Dir, File, OpenOptions};
@@ -77,7 +77,7 @@ pub(super) async fn files(ground: Rc<Ground>) -> Seen {
 fn opened<T>(opened: crate::Result<T>) -> Result<Option<T>, String> {
     match opened {
         Ok(opened) => Ok(Some(opened)),
-        Err(e) if e.io_error().and_then(std::io::Error::raw_os_error) == Some(libc::EMFILE) => Ok(None),
+        Err(e) if lacks_descriptors(&e) => Ok(None),
         Err(e) => Err(format!("an open failed: {e}")),
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 
 use super::connects::Manner;
-use super::program::Ground;
+use super::program::{Ground, lacks_descriptors};
 use super::programs::{Seen, echoes};
 use crate::ErrorKind;
 use crate::net::TcpStream;
@@ -45,6 +45,7 @@ pub(super) async fn dials(ground: Rc<Ground>) -> Seen {
         let stream = match connected {
             Ok(Ok(stream)) if is_answered => stream,
             Ok(Err(e)) if !is_answered && e.kind() == ErrorKind::Io => continue,
+            Ok(Err(e)) if lacks_descriptors(&e) => continue,
             Err(_) => continue,
             Ok(other) => return Err(format!("connecting to {manners:?} gave {other:?}")),
         };

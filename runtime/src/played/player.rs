@@ -121,6 +121,15 @@ impl Player for World {
             lacks: Vec::new(),
         }
     }
+
+    fn lacks_descriptors(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let lacks = state.dice.once_in(30);
+        if lacks {
+            state.tell(format_args!("no descriptor is left for a socket or a pipe"));
+        }
+        lacks
+    }
 }
 
 /// What must hold whenever the core enters.

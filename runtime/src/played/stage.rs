@@ -86,6 +86,7 @@ impl Stage {
             expects: 1,
             window: self.dice.pick(&[60, 700, 9_000, 64 << 10]),
             ending,
+            vanishes: self.dice.once_in(5),
             patience: self.dice.between(1, patience) * 1_000_000,
             stalls: self.dice.pick(&[0, 3, 40]),
         };

@@ -176,6 +176,12 @@ impl State {
     fn cancel(&mut self, sqe: Sqe) {
         let any = sqe.op_flags & CANCEL_ANY != 0;
         let mut found = 0;
+        let is_it = |op: &&Op| op.sqe.user_data == sqe.addr && op.is_a_workers();
+        if !any && self.running.iter().any(|op| is_it(&op)) && self.dice.once_in(4) {
+            // A worker is in the midst of it and goes on to its end.
+            self.tell(format_args!("cancels {:x}, too late", sqe.addr));
+            return self.post(sqe.user_data, -libc::EALREADY, 0);
+        }
         for op in &mut self.running {
             let is_it = any || op.sqe.user_data == sqe.addr;
             if is_it && op.can_be_cancelled() && !matches!(op.sqe.opcode, code::CLOSE | code::NOP) {

@@ -35,6 +35,8 @@ pub(crate) trait Player {
     fn offers_bundles(&self) -> bool;
     /// The features of the ring.
     fn features(&self) -> RingFeatures;
+    /// Whether no descriptor is left for what is made now.
+    fn lacks_descriptors(&self) -> bool;
 }
 
 thread_local! {
@@ -49,6 +51,18 @@ pub(crate) fn set(player: Option<Rc<dyn Player>>) {
 /// Whether rings of this thread are played.
 pub(crate) fn is_on() -> bool {
     PLAYER.with_borrow(Option::is_some)
+}
+
+/// The error of a call that makes a descriptor, when this thread's player has none left for it.
+///
+/// # Errors
+/// `EMFILE`.
+pub(crate) fn descriptor() -> io::Result<()> {
+    let player = PLAYER.with_borrow(Clone::clone);
+    match player.is_some_and(|player| player.lacks_descriptors()) {
+        true => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        false => Ok(()),
+    }
 }
 
 impl Ring {
