@@ -16,10 +16,10 @@ use crate::time::timeout;
 const PART: u64 = 1 << 20;
 
 /// A directory of the kernel's, which goes with the value.
-struct Place(std::path::PathBuf);
+pub(super) struct Place(std::path::PathBuf);
 
 impl Place {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name =
@@ -29,6 +29,10 @@ impl Place {
         let path = if memory.is_dir() { memory.join(name) } else { std::env::temp_dir().join(name) };
         std::fs::create_dir(&path)?;
         Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.0
     }
 }
 

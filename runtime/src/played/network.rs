@@ -293,7 +293,9 @@ impl Conn {
                 self.read += if random.once_in(2) { all } else { random.between(1, all) };
             }
             Act::Ends => self.fin = true,
-            Act::Resets => self.reset(Some(if self.peer.vanishes { libc::ETIMEDOUT } else { libc::ECONNRESET })),
+            Act::Resets => {
+                self.reset(Some(if self.peer.vanishes { libc::ETIMEDOUT } else { libc::ECONNRESET }))
+            }
         }
         if self.peer.stalls > 0 && random.once_in(self.peer.stalls) {
             self.stalled_until = now + random.between(1, 40) * 1_000_000;

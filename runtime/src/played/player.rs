@@ -126,6 +126,7 @@ impl Player for Simulation {
         let mut state = self.state.borrow_mut();
         let lacks = state.random.once_in(30);
         if lacks {
+            state.lacked += 1;
             state.tell(format_args!("no descriptor is left for a socket or a pipe"));
         }
         lacks

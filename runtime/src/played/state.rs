@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) opened: Vec<Opened>,
     /// How many bytes of files are in memory, by inode.
     pub(super) cached: BTreeMap<u64, u64>,
+    /// How often no descriptor was left for a socket or a pipe.
+    pub(super) lacked: u64,
     /// Zero-copy sends are copied after all.
     pub(super) copies: bool,
     /// Seconds may pass while the kernel has something to do, as on a machine that was suspended.
@@ -96,6 +98,7 @@ impl State {
             udp: Vec::new(),
             opened: Vec::new(),
             cached: BTreeMap::new(),
+            lacked: 0,
             copies,
             leaps: true,
         }
