@@ -110,7 +110,7 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
         watchdog::watch(move |time| several::are_alive(&members, count, time));
     });
     let left = group.leave(served);
-    // Nobody answers any more: who still waits for an answer hears of that, and then the thread is waited for.
+    // Nobody answers any more, and who still asks learns of that. Then the thread can be waited for.
     drop(group);
     drop(admin);
     left
