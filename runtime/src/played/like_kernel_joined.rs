@@ -253,10 +253,10 @@ async fn uses_files(place: Rc<Place>) -> Seen {
     seen.push(format!("more than there is: {:?}", too_much.map_err(|e| e.error.to_string())));
     seen.push(format!("{} bytes", file.stat().await.expect("it is open").size));
     for name in ["nothing", "../one"] {
-        let missing = opened(async || dir.open_beneath(name, old.clone()).await).await;
+        let missing = opened(async || dir.open_beneath(name, old).await).await;
         seen.push(format!("{name}: {:?}", missing.err().and_then(|e| errno(&e))));
     }
-    let missing = opened(async || File::open(place.path().join("nothing"), old.clone()).await).await;
+    let missing = opened(async || File::open(place.path().join("nothing"), old).await).await;
     seen.push(format!("by a path: {:?}", missing.err().and_then(|e| errno(&e))));
     seen
 }
