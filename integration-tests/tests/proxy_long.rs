@@ -185,6 +185,7 @@ fn what_it_holds_does_not_grow() {
 #[ignore = "ten minutes: scripts/test --full"]
 fn what_it_holds_does_not_grow_in_ten_minutes() {
     let crowd = Crowd { at_once: 300, lasts: Duration::from_secs(30), seed: 20 };
-    // A slow machine has few connections in that time: the heap's own steps are more than what they would leak.
+    // A slow machine has few connections in that time, and the heap's own steps are more than what those
+    // would leak.
     soak(20, crowd, |_, since| (since * LEAK / 2 / 1024).max(HEAP_STEPS));
 }
