@@ -8,7 +8,7 @@
 STEPS=(fmt shellcheck layers clippy msrv doc test no-c-libs played hostile unprivileged embed crates deny)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(curl patch wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd
-    openssl nghttp2-client bind9-dnsutils python3-websockets)
+    openssl nghttp2-client bind9-dnsutils python3-websockets strace bsdutils)
 # Servers of others, and their tools, that stand before and behind the program in tests.
 # shellcheck disable=SC2034
 TEST_SERVERS=(nginx libnginx-mod-stream haproxy redis-server redis-tools postgresql)
@@ -109,7 +109,7 @@ step_hostile() {
 
 # Test programs that ask for nothing that root alone has, nor reach a limit that does not bind root: step unprivileged leaves
 # them to unprivileged-all, of --full.
-SAME_FOR_NOBODY='/(proxy_(bulk|churn|ends|faults|itself|limits|long|names|overload|peers|reload|towards|udp|upstreams)|serve_(clients|conditions|directories|heads|ranges|refusals|rules)|samples|upgrade|reload|clients|examples|tls|deploy)-'
+SAME_FOR_NOBODY='/(proxy_(bulk|churn|ends|faults|itself|limits|long|names|overload|peers|reload|towards|udp|upstreams)|serve_(clients|conditions|directories|heads|ranges|refusals|rules)|samples|upgrade|reload|clients|examples(_with_crates)?|tls|deploy)-'
 
 # The tests that touch the kernel, once more as a user whom pipe, memlock and mbind limits bind, as they do not bind root.
 step_unprivileged() {
