@@ -1,4 +1,4 @@
-//! Examples as their users meet them: by real clients, where those are installed. `scripts/test` installs them.
+//! Examples as their users meet them: by real clients, where those are installed (`scripts/test` does so).
 
 mod common;
 

@@ -103,8 +103,8 @@ fn a_child_has_the_cpus_of_the_process_and_no_blocked_signal() {
 #[test]
 fn a_start_that_nobody_waits_for_is_ended() {
     on_one_core(|| async {
-        // On a busy machine the thread may be done before the poll is. Then nobody has to give up, and one more
-        // is started.
+        // On a busy machine the thread may be done before the poll is. Then nobody has to give up, and one
+        // more is started.
         let reader = loop {
             let (reader, writer) = std::io::pipe().unwrap();
             let mut command = shell("exec sleep 1000");
