@@ -195,8 +195,8 @@ impl Ring {
     }
 
     /// Takes the completions that are there out of the queue, one by one and in order, and hands each to
-    /// `handle`. Returns how many. Those that handlers make the kernel post meanwhile belong to the next tick.
-    /// If `handle` panics, those that are left stay where they are.
+    /// `handle`. Returns how many. Those that handlers make the kernel post meanwhile belong to the next
+    /// tick. If `handle` panics, those that are left stay where they are.
     ///
     /// `handle` must not call this: a later completion would be handled before the end of this one.
     ///
@@ -267,8 +267,8 @@ mod tests {
 
     use super::*;
 
-    /// So nothing is to be gained by looking for completions before an enter, and by putting it off while some
-    /// are found.
+    /// So nothing is to be gained by looking for completions before an enter, or by putting the enter off
+    /// while some are found.
     ///
     /// Seen to fail: with an enter before the look.
     #[test]
