@@ -262,7 +262,7 @@ impl BufRing {
         }
     }
 
-    /// A chunk of `bytes` bytes in buffer `index` came for the stream of `chain`, which becomes the chain that
+    /// A chunk of `bytes` bytes in buffer `index` came for the stream of `chain`, which becomes the one that
     /// is returned.
     #[inline(always)]
     pub(crate) fn push(&self, chain: Chain, index: u16, bytes: u32) -> Chain {
