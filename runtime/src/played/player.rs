@@ -49,7 +49,6 @@ impl Player for Simulation {
         self.state.borrow().sq.len()
     }
 
-    #[cfg(test)]
     fn completions(&self) -> usize {
         self.state.borrow().completions()
     }
