@@ -30,7 +30,8 @@ fn hog_pipes() -> Vec<(OwnedFd, OwnedFd)> {
 /// Where the user's other programs have all pipes, bytes are copied, and the counters say so, and so does the
 /// line of the slow connection.
 ///
-/// Seen to fail: with pipes that are refused and not counted by the task.
+/// Seen to fail: with a lack of pipes that ends the relay, with no pipe asked for, and with pipes that are
+/// refused and not told of the connection.
 #[test]
 fn without_pipes_bytes_are_copied() {
     const LEN: u64 = 16 << 20;
