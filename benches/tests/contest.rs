@@ -4,12 +4,11 @@ use annulus_benches::contest::contestants::{Contestant, Learn, contestants};
 use annulus_benches::contest::launch::{Place, run_own, start};
 use annulus_benches::contest::rounds::{Match, Settings, Until, play};
 use annulus_benches::contest::table::{Kind, Task, Workload, workloads};
-use annulus_benches::drive::{Backend, Load};
+use annulus_benches::drive::{Backend, Command, Load};
 use annulus_benches::micro::Op;
 use annulus_benches::pin::pin_current_thread;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 const COMPARE: &str = env!("CARGO_BIN_EXE_compare");
@@ -60,6 +59,26 @@ fn hello_on_annulus_sends_the_right_bytes() {
         let server = start(&ours(Kind::Hello(3000), name), &place).unwrap();
         let load = Load::Http { path: "/".into(), body: 3000, connections: 16 };
         load.open(server.address, None, false).unwrap().verify().unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
+
+/// Seen to fail: with an example that answers SET without keeping the value, and with one that forgets the
+/// `$` of a bulk.
+#[test]
+fn redis_commands_are_done_on_annulus() {
+    let server = start(&ours(Kind::Redis, "annulus redis"), &place("annulus-redis")).unwrap();
+    let load = Load::Redis { command: Command::Get, pipelined: 16, connections: 8 };
+    let mut session = load.open(server.address, None, false).unwrap();
+    session.verify().unwrap();
+    match session.run(2000) {
+        Ok(done) => assert!(done.requests == 2000 && !done.wall.is_zero(), "{done:?}"),
+        // scripts/bench installs it, scripts/test too.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let required = std::env::var_os("ANNULUS_PEERS").is_some_and(|value| value == "required");
+            assert!(!required, "{e}");
+            println!("left out: {e}");
+        }
+        Err(e) => panic!("{e}"),
     }
 }
 
@@ -118,7 +137,7 @@ fn a_check_ends_with_one_if_and_only_if_a_bar_is_missed() {
         let bars = dir.join("bars.md");
         let line = format!("| yield | annulus | annulus | {bar} |");
         std::fs::write(&bars, format!("|work|ours|contestant|bar|\n|---|---|---|---|\n{line}\n")).unwrap();
-        let out = Command::new(COMPARE)
+        let out = std::process::Command::new(COMPARE)
             .args([
                 "--run-ms",
                 "1",

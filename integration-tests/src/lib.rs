@@ -31,6 +31,7 @@ pub mod cpus;
 pub mod curl;
 pub mod digest;
 pub mod dns;
+pub mod examples;
 pub mod files;
 pub mod http;
 pub mod lines;

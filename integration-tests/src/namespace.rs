@@ -1,6 +1,7 @@
 //! A network and a set of mounts of a test's own, in which it may do what takes a privilege elsewhere
 //! (`user_namespaces(7)`, `network_namespaces(7)`, `mount_namespaces(7)`).
 
+use crate::peers;
 use crate::prepare::Prepare;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -17,12 +18,17 @@ impl Namespace {
     /// that says so, where this machine lets us have none.
     #[track_caller]
     pub fn new(setup: &str) -> Option<Namespace> {
+        if !peers::have(["unshare", "nsenter", "ip"]) {
+            return None;
+        }
         let script = format!("ip link set lo up && {setup} && echo ready && exec cat");
         let mut command = Command::new("unshare");
         command.args(["--map-root-user", "--net", "--mount", "sh", "-c", &script]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Prepare::default().apply(&mut command);
-        let mut holder = command.spawn().ok()?;
+        let started =
+            command.spawn().inspect_err(|e| println!("left out: no namespace of our own here: {e}"));
+        let mut holder = started.ok()?;
         let mut out = BufReader::new(holder.stdout.take().expect("a piped stdout"));
         let mut line = String::new();
         if out.read_line(&mut line).is_ok() && line == "ready\n" {

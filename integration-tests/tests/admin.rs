@@ -369,8 +369,8 @@ fn several_processes_are_one_program() {
 }
 
 /// A process that does not answer is named as missing, and the others' figures are told. It takes the eight
-/// seconds that a process has for its answer. Seen to fail: with the figures of those that answered, as if
-/// they were all.
+/// seconds that a process has for its answer, once. Meanwhile probes are answered. Seen to fail: with the
+/// figures of those that answered, as if they were all; with one thread that answers probes and asks.
 #[test]
 fn a_process_that_does_not_answer_is_missing_and_that_is_told() {
     let two = cpus::two();
@@ -388,6 +388,14 @@ fn a_process_that_does_not_answer_is_missing_and_that_is_told() {
     let member = procfs::children(server.pid())[0];
     let member = Pid::from_raw(member as i32).expect("not 0");
     kill_process(member, Signal::STOP).expect("stopping a member");
+    let mut waits = net::connect(admin).expect("connecting");
+    waits.write_all(format!("GET /status HTTP/1.1\r\nHost: {admin}\r\n\r\n").as_bytes()).expect("sending");
+    for (path, word) in [("/healthz", "ok"), ("/readyz", "ready"), ("/", "<html")] {
+        assert!(get(admin, path, "*/*", 200).contains(word), "{path}");
+    }
+    waits.set_nonblocking(true).expect("a socket");
+    let came = waits.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(came, Err(std::io::ErrorKind::WouldBlock), "what asks nobody is answered before what asks");
     let some = status();
     assert_eq!((&some["members"]["asked"], &some["members"]["answered"]), (&2.into(), &1.into()), "{some}");
     assert_eq!(some["cores"].as_array().map(Vec::len), Some(1), "{some}");
@@ -396,6 +404,7 @@ fn a_process_that_does_not_answer_is_missing_and_that_is_told() {
         (value(&metrics, "annulus_processes"), value(&metrics, "annulus_processes_silent")),
         (2.0, 1.0)
     );
+    drop(waits);
     kill_process(member, Signal::CONT).expect("letting it go on");
     watch::until("all answer again", || (status()["members"]["answered"] == 2).then_some(()));
     server.stop();

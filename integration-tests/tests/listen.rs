@@ -4,7 +4,7 @@ use annulus_integration_tests::files::{Sample, Tree};
 use annulus_integration_tests::http::Client;
 use annulus_integration_tests::server::{Ended, Launch, Server};
 use annulus_integration_tests::upstream::Upstream;
-use annulus_integration_tests::{cpus, curl, net, procfs, stats};
+use annulus_integration_tests::{cpus, curl, net, peers, procfs, stats};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
@@ -215,10 +215,8 @@ fn of_several_that_start_on_one_port_one_serves() {
 /// arrive.
 #[test]
 fn of_two_that_are_bound_before_either_listens_one_serves() {
-    if let Err(e) = std::process::Command::new("strace").arg("-V").output() {
-        eprintln!(
-            "note: without strace (apt-get install strace: {e}) the moment between bind and listen is too short to test"
-        );
+    // Without it that moment is too short to be met.
+    if !peers::have(["strace"]) {
         return;
     }
     // -D: the program stays our own child, and strace is its child.

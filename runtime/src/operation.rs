@@ -4,7 +4,8 @@
 //! core, where it stays until the kernel's final CQE, even if the future is dropped. A dropped future sends a
 //! cancel, and the operation is completed or dropped later. So another crate can add an opcode with one block
 //! of code, and its users get the same promises. Entries are made with the crate [`io_uring`], in the version
-//! that is re-exported here. A ring that is [sealed](crate::Builder::seal_rings) refuses them, with `EACCES`.
+//! that is re-exported here. A ring that is [sealed](crate::Builder::seal_rings) refuses opcodes that the
+//! runtime itself does not use, with `EACCES`.
 //!
 //! Bytes that wait in a socket, by a command to it (`IORING_OP_URING_CMD`, `SOCKET_URING_OP_SIOCINQ`; Linux
 //! 6.7):
@@ -47,7 +48,11 @@
 //! # annulus::Ok(())
 //! ```
 //!
+//! An operation that answers many times is a [`Multishot`], and [`stream`](fn@stream) gives its answers.
+//!
 //! To wait for a descriptor needs no operation of your own: see [`AsyncFd`](crate::fd::AsyncFd).
+
+mod stream;
 
 use std::io;
 
@@ -56,6 +61,7 @@ use crate::op::slots::Outcome;
 use crate::op::{self, Sqes, check};
 
 pub use io_uring;
+pub use stream::{Multishot, Stream, stream};
 
 /// An operation that has one answer, and what it owns.
 ///

@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use common::{bulk, on_one_core};
+use common::{bulk, example, on_one_core};
 
 fn scratch(what: &str) -> PathBuf {
     std::env::temp_dir().join(format!("annulus-examples-{}-{what}", std::process::id()))
@@ -56,12 +56,7 @@ fn tokio_asks_the_core_and_is_told_by_it() {
 /// ends by itself.
 #[test]
 fn ctrl_c_comes_to_the_core_that_asked() {
-    let here = std::env::current_exe().unwrap();
-    let example = here.ancestors().nth(2).unwrap().join("examples/embed");
-    if !example.exists() {
-        eprintln!("left out: {} was not brought along", example.display());
-        return;
-    }
+    let Some(example) = example("embed") else { return };
     let mut child = Command::new(example).arg("--until-ctrl-c").stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line == "press Ctrl-C"));

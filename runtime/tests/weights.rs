@@ -8,8 +8,23 @@ use std::time::Duration;
 
 use annulus::buf::{Block, Lease};
 use annulus::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
+use annulus::operation::{self, io_uring};
 use annulus::{JoinHandle, Result, TaskTracker};
 use common::on_one_core;
+
+struct Nop;
+
+// SAFETY: a nop points to nothing, and has one completion.
+unsafe impl operation::Multishot for Nop {
+    const NAME: &'static str = "nop";
+    type Item = ();
+
+    fn entry(&mut self) -> io_uring::squeue::Entry {
+        io_uring::opcode::Nop::new().build()
+    }
+
+    fn item(&self, _: std::io::Result<u32>, _: u32) {}
+}
 
 /// They may become lighter: then the page `guide::weights` is to be changed with this. Seen to fail: with
 /// bounds of 0.
@@ -22,6 +37,7 @@ fn public_futures_weigh_no_more_than_the_page_says() {
         let udp = UdpSocket::bind(address)?;
         let file = annulus::fs::temp_file().await?;
         let task: JoinHandle<()> = annulus::spawn(async {});
+        let mut events = operation::stream(Nop);
         let weights = [
             ("recv", size_of_val(&a.recv()), 24),
             ("send_all of a Vec", size_of_val(&a.send_all(Vec::new())), 72),
@@ -32,6 +48,7 @@ fn public_futures_weigh_no_more_than_the_page_says() {
             ("write_all_at of a Vec", size_of_val(&file.write_all_at(Vec::new(), 0)), 304),
             ("sleep", size_of_val(&annulus::time::sleep(Duration::ZERO)), 32),
             ("timeout of recv", size_of_val(&annulus::time::timeout(Duration::ZERO, b.recv())), 192),
+            ("operation::Stream::next", size_of_val(&events.next()), 24),
             ("yield_now", size_of_val(&annulus::yield_now()), 16),
             ("stopping", size_of_val(&annulus::cores::stopping()), 16),
             ("JoinHandle", size_of_val(&task), 32),

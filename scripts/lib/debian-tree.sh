@@ -30,3 +30,28 @@ EOF
     cp /etc/resolv.conf /etc/hosts "$tree/etc/"
     cp /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/"
 }
+
+# in_namespaces COMMAND [ARGS...]: runs it with mounts and processes of its own, which end when it does, whatever of it is
+# left. SIGINT and SIGTERM end all of it too, and then this shell. Nothing is on its standard input.
+in_namespaces() {
+    # A job has a process group of its own: it is not sent what a terminal sends us, and does not ignore SIGINT as
+    # other children in the background do.
+    set -m
+    unshare --mount --propagation private --pid --fork --kill-child "$@" </dev/null &
+    namespaces=$! # not local: the traps run after this function, too
+    set +m
+    trap 'end_namespaces 130' INT
+    trap 'end_namespaces 143' TERM
+    wait "$namespaces"
+}
+
+# end_namespaces STATUS: the first process of the namespace is killed, the kernel kills the others before that ends, and
+# its parent ends last.
+end_namespaces() {
+    trap '' INT TERM
+    local first
+    read -r first <"/proc/$namespaces/task/$namespaces/children" 2>/dev/null || first=$namespaces
+    kill -KILL "$first" 2>/dev/null || true
+    wait "$namespaces" 2>/dev/null || true
+    exit "$1"
+}

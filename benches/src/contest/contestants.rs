@@ -96,6 +96,10 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
                 add(peer, &format!("{{peers}}/peer-{peer} echo --cpu {{cpu}}"), Learn::Line, None);
             }
         }
+        Kind::Redis => {
+            add("annulus redis", "{bare}/annulus_redis 127.0.0.1:0 {cpu}", Learn::Line, None);
+            add("redis-server", "redis-server {scratch}/conf", Learn::Port, Some(REDIS.to_owned()));
+        }
         Kind::Micro | Kind::Sleepers => {
             let measure = "--count {count} --cpu {cpu} --other-cpu {other_cpu}";
             let command = format!("{{bare}}/annulus_micro {{op}} {measure}");
@@ -179,6 +183,14 @@ const RELAY_ROADS: &[&str] = &[
 const SMALL_ROADS: &[&str] = &["mshot", "recv-send:64k", "inline-splice:64k"];
 
 const NGINX: &str = "nginx -p {scratch} -c {scratch}/conf -e stderr";
+
+/// As it comes, but that nothing goes to a disk: the example has none either.
+const REDIS: &str = "bind 127.0.0.1
+port {port}
+dir {scratch}
+save \"\"
+appendonly no
+";
 
 /// Descriptors kept open and not checked for an hour: what nginx's own tuning pages advise for static
 /// files, and what it does not do unless it is told to.

@@ -1,7 +1,7 @@
 //! The one table of what is done. To add work, add a line to [`workloads`]; who does it stands in
 //! [`contestants`](super::contestants).
 
-use crate::drive::{Choice, ColdFile, Direction, Load, Told, Tool};
+use crate::drive::{Choice, ColdFile, Command, Direction, Load, Told, Tool};
 use crate::micro::Op;
 use crate::size::show_size;
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ pub enum Kind {
     Beside,
     /// Send back what it receives.
     Echo,
+    /// Answer Redis clients.
+    Redis,
     /// Relay TCP, bulk.
     RelayBulk,
     /// Relay TCP, small messages.
@@ -204,6 +206,10 @@ pub fn workloads() -> Vec<Workload> {
     };
     let brief = Task::Drive(Load::Brief { size: 1024, connections: 64 });
     let datagrams = Task::Drive(Load::Datagrams { size: 1024, clients: 64 });
+    let redis = |name, command, pipelined| {
+        let load = Load::Redis { command, pipelined, connections: 64 };
+        other(name, Kind::Redis, Task::Drive(load), Micros, "redis-server")
+    };
     let idle = |name, unit| bare(name, Task::Idle(10_000), unit);
     vec![
         hello("hello-1k", 1 << 10, 64),
@@ -216,6 +222,9 @@ pub fn workloads() -> Vec<Workload> {
         rate("rate-10k-90", Unit::Micros90),
         rate("rate-10k-99", Unit::Micros99),
         other("echo-100", Kind::Echo, echo(100, false), Micros, "bare"),
+        redis("redis-set", Command::Set, 1),
+        redis("redis-get", Command::Get, 1),
+        redis("redis-get-16", Command::Get, 16),
         file("file-1k", 1 << 10, 64, Micros),
         file("file-16k", 16 << 10, 64, Micros),
         file("file-64k", 64 << 10, 64, Micros),
@@ -272,6 +281,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
     ("site", &["told-304", "told-404", "many-zipf", "many-uniform"]),
     ("beside", &["beside-cold-90", "beside-cold-99"]),
     ("strangers", &["hello-1k-wrk", "hello-1k-h2load"]),
+    ("redis", &["redis-set", "redis-get", "redis-get-16"]),
     ("rate", &["rate-10k", "rate-10k-median", "rate-10k-90", "rate-10k-99"]),
     ("relays", &["relay-1", "relay-64", "relay-small", "relay-close", "relay-udp"]),
     ("relay-rate", &["relay-rate-5k", "relay-rate-5k-median", "relay-rate-5k-90", "relay-rate-5k-99"]),

@@ -20,6 +20,7 @@ mod fresh;
 mod http;
 mod order;
 mod poller;
+mod redis;
 mod stranger;
 mod wire;
 
@@ -33,6 +34,7 @@ pub use echo::Echo;
 pub use files::Choice;
 pub use fresh::Fresh;
 pub use http::Http;
+pub use redis::{Command, Redis};
 pub use stranger::{Stranger, Tool};
 
 use crate::histogram::Histogram;
@@ -176,6 +178,15 @@ pub enum Load {
         /// How many.
         connections: usize,
     },
+    /// Commands of Redis clients, by redis-benchmark.
+    Redis {
+        /// Which.
+        command: Command,
+        /// How many of them a client sends at once.
+        pipelined: u32,
+        /// How many clients.
+        connections: usize,
+    },
     /// Bulk bytes between the driver's own backend and its clients, through the server.
     Bulk {
         /// Which way.
@@ -219,6 +230,9 @@ impl Load {
             Load::Stranger { tool, path, body, connections } => {
                 Box::new(Stranger::open(*tool, server, path, *body, *connections)?)
             }
+            Load::Redis { command, pipelined, connections } => {
+                Box::new(Redis::new(server, *command, *pipelined, *connections))
+            }
             Load::Echo { size, connections, relayed: false } => {
                 Box::new(Echo::open(server, *size, *connections)?)
             }
@@ -241,6 +255,7 @@ impl Load {
             | Load::Brief { connections, .. }
             | Load::Datagrams { clients: connections, .. }
             | Load::Stranger { connections, .. } => *connections as u64,
+            Load::Redis { pipelined, connections, .. } => *connections as u64 * u64::from(*pipelined),
             Load::Cold(_) => 1,
             Load::Paced { of, .. } | Load::Beside { of, .. } => of.least(),
             Load::Bulk { connections, .. } => (*connections as u64) << 20,
@@ -261,7 +276,8 @@ impl Load {
             | Load::Told { .. }
             | Load::Many { .. }
             | Load::Brief { .. }
-            | Load::Datagrams { .. } => None,
+            | Load::Datagrams { .. }
+            | Load::Redis { .. } => None,
         }
     }
 }

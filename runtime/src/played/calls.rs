@@ -5,11 +5,11 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-use super::World;
+use super::Simulation;
 use super::network::Found;
 use crate::net::played::PlayedCalls;
 
-impl PlayedCalls for World {
+impl PlayedCalls for Simulation {
     fn shutdown(&self, fd: RawFd, how: Shutdown) -> Option<io::Result<()>> {
         let mut state = self.state.borrow_mut();
         let at = state.conn_at(fd)?;

@@ -11,7 +11,7 @@ use crate::net::sockaddr;
 
 /// What a server does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
+pub(super) enum Behaviour {
     Answers,
     Refuses(i32),
     Silent,
@@ -20,7 +20,7 @@ pub(super) enum Manner {
 /// A server at an address of its own.
 pub(super) struct Serving {
     pub(super) address: SocketAddr,
-    pub(super) manner: Manner,
+    pub(super) behaviour: Behaviour,
     /// What it does with each connection, the last first.
     pub(super) peers: Vec<Peer>,
 }
@@ -37,18 +37,18 @@ impl State {
 
     /// Whether a connect has an answer.
     pub(super) fn answers(&self, op: &Op) -> bool {
-        op.server.is_none_or(|at| self.serving[at].manner != Manner::Silent)
+        op.server.is_none_or(|at| self.serving[at].behaviour != Behaviour::Silent)
     }
 
     pub(super) fn connects(&mut self, op: &Op) -> Goes {
         // A connect that was answered before the cancel came is connected.
-        if op.cancelled && !(self.answers(op) && self.dice.once_in(3)) {
+        if op.cancelled && !(self.answers(op) && self.random.once_in(3)) {
             return self.end(op, -libc::ECANCELED, 0);
         }
         let Some(at) = op.server else { return self.end(op, -libc::ENETUNREACH, 0) };
         let server = &mut self.serving[at];
-        match (server.manner, server.peers.pop()) {
-            (Manner::Refuses(errno), _) => self.end(op, -errno, 0),
+        match (server.behaviour, server.peers.pop()) {
+            (Behaviour::Refuses(errno), _) => self.end(op, -errno, 0),
             (_, None) => self.end(op, -libc::ECONNREFUSED, 0),
             (_, Some(peer)) => {
                 self.establish(op.sqe.fd, peer);

@@ -6,9 +6,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use super::dice::{Dice, byte, differs};
 use super::network::inode;
 use super::ops::{F_MORE, Goes, Op};
+use super::random::{Random, byte, differs};
 use super::state::State;
 use crate::net::sockaddr::{self, SockAddr};
 
@@ -36,10 +36,10 @@ pub(super) struct PlayedUdp {
 
 /// The `number`th datagram of a stream: its length, and who it is from or for.
 pub(super) fn datagram_of(stream: u32, number: u32) -> (u64, SocketAddr) {
-    let dice = Dice::new(u64::from(stream) << 32 | u64::from(number));
-    let most = dice.pick(&[0, 1, 100, 1_400, 8_148, 9_000]);
-    let host = [192, 0, 2, dice.between(1, 3) as u8];
-    (dice.between(most / 2, most), (host, dice.between(1, 60_000) as u16).into())
+    let random = Random::new(u64::from(stream) << 32 | u64::from(number));
+    let most = random.pick(&[0, 1, 100, 1_400, 8_148, 9_000]);
+    let host = [192, 0, 2, random.between(1, 3) as u8];
+    (random.between(most / 2, most), (host, random.between(1, 60_000) as u16).into())
 }
 
 /// The byte of the `number`th datagram at a place.
@@ -68,8 +68,8 @@ impl PlayedUdp {
     }
 
     /// Some come.
-    pub(super) fn arrive(&mut self, dice: &Dice) {
-        let some = dice.between(1, u64::from(self.to_come).min(12)) as u32;
+    pub(super) fn arrive(&mut self, random: &Random) {
+        let some = random.between(1, u64::from(self.to_come).min(12)) as u32;
         self.to_come -= some;
         self.waiting.extend(self.next..self.next + some);
         self.next += some;
@@ -140,25 +140,25 @@ impl State {
         };
         let brought = self.buffers.pick(before_len + len, bytes).expect("there are buffers");
         // Nothing in a datagram ends the receive, as the end of a stream does (`io_recv_finish()`).
-        let is_last = len == 0 || self.dice.once_in(24);
+        let is_last = len == 0 || self.random.once_in(24);
         self.post_brought(op.sqe.user_data, brought, if is_last { 0 } else { F_MORE });
         if is_last { Goes::Over } else { Goes::On }
     }
 
     pub(super) fn send_datagram(&mut self, op: &Op) -> Goes {
         let at = op.udp.expect("a send of a datagram");
-        if op.cancelled && self.dice.once_in(2) {
+        if op.cancelled && self.random.once_in(2) {
             return self.end(op, -libc::ECANCELED, 0);
         }
-        if self.dice.once_in(60) {
-            let errno = self.dice.pick(&[libc::EINTR, libc::ENOBUFS]);
+        if self.random.once_in(60) {
+            let errno = self.random.pick(&[libc::EINTR, libc::ENOBUFS]);
             return self.end(op, -errno, 0);
         }
-        if self.udp[at].error && self.dice.once_in(2) {
+        if self.udp[at].error && self.random.once_in(2) {
             self.udp[at].error = false;
             return self.end(op, -libc::ECONNREFUSED, 0);
         }
-        self.udp[at].error |= self.dice.once_in(20);
+        self.udp[at].error |= self.random.once_in(20);
         let bytes = op.bytes(0, op.len());
         if let Err(wrong) = self.udp[at].send(&bytes, recipient(op.sqe.addr)) {
             self.fail(wrong);

@@ -4,9 +4,9 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::dice::{byte, differs};
-use super::program::{Bytes, Ground};
+use super::program::{Bytes, Fixture};
 use super::programs::Seen;
+use super::random::{byte, differs};
 use super::several::all;
 use crate::fs::{Dir, File, OpenOptions};
 use crate::spawn;
@@ -40,7 +40,7 @@ impl Drop for Place {
 }
 
 /// Several tasks write to parts of one file and read them; others open and close it.
-pub(super) async fn files(ground: Rc<Ground>) -> Seen {
+pub(super) async fn files(fixture: Rc<Fixture>) -> Seen {
     let place = Rc::new(Place::new().map_err(|e| e.to_string())?);
     let dir = loop {
         if let Some(dir) = opened(Dir::open(&place.0).await)? {
@@ -54,11 +54,11 @@ pub(super) async fn files(ground: Rc<Ground>) -> Seen {
         }
     };
     let mut tasks = Vec::new();
-    for part in 0..ground.dice.between(1, 3) {
-        tasks.push(spawn(writes_and_reads(Rc::clone(&ground), file.clone(), part)));
+    for part in 0..fixture.random.between(1, 3) {
+        tasks.push(spawn(writes_and_reads(Rc::clone(&fixture), file.clone(), part)));
     }
-    if ground.dice.once_in(2) {
-        tasks.push(spawn(opens(Rc::clone(&ground), dir.clone(), Rc::clone(&place))));
+    if fixture.random.once_in(2) {
+        tasks.push(spawn(opens(Rc::clone(&fixture), dir.clone(), Rc::clone(&place))));
     }
     all(tasks).await?;
     // A write that was given up may still make it longer.
@@ -91,22 +91,22 @@ struct Part {
     written: u64,
 }
 
-async fn writes_and_reads(ground: Rc<Ground>, file: File, part: u64) -> Seen {
-    let mut part = Part { file, begin: part * PART, stream: ground.dice.roll() as u32, written: 0 };
-    for _ in 0..ground.dice.between(1, 10) {
-        match ground.dice.below(7) {
+async fn writes_and_reads(fixture: Rc<Fixture>, file: File, part: u64) -> Seen {
+    let mut part = Part { file, begin: part * PART, stream: fixture.random.next() as u32, written: 0 };
+    for _ in 0..fixture.random.between(1, 10) {
+        match fixture.random.below(7) {
             0..=2 => {
-                if !part.write(&ground).await? {
+                if !part.write(&fixture).await? {
                     // Nobody knows what a write that was dropped has written, or will.
-                    return part.read(&ground).await;
+                    return part.read(&fixture).await;
                 }
             }
             3 => part.file.sync_data().await.map_err(|e| e.to_string())?,
-            4 => drop(timeout(ground.time(), part.file.sync_all()).await),
-            _ => part.read(&ground).await?,
+            4 => drop(timeout(fixture.time(), part.file.sync_all()).await),
+            _ => part.read(&fixture).await?,
         }
     }
-    part.read(&ground).await
+    part.read(&fixture).await
 }
 
 impl Part {
@@ -115,11 +115,11 @@ impl Part {
     }
 
     /// Writes on, in one of the ways that there are. False: it was given up.
-    async fn write(&mut self, ground: &Ground) -> Result<bool, String> {
-        let most = ground.dice.pick(&[1, 5_000, 60_000]);
-        let len = ground.dice.below(most + 1);
+    async fn write(&mut self, fixture: &Fixture) -> Result<bool, String> {
+        let most = fixture.random.pick(&[1, 5_000, 60_000]);
+        let len = fixture.random.below(most + 1);
         let (at, from) = (self.begin + self.written, self.written);
-        let written = match ground.dice.below(4) {
+        let written = match fixture.random.below(4) {
             0 => {
                 let written = self.file.write_at(self.bytes(from..from + len), at).await;
                 written.map(|(n, _)| n as u64).map_err(|e| e.error)
@@ -129,9 +129,9 @@ impl Part {
                 let parts = [self.bytes(from..cut), self.bytes(cut..from + len)];
                 self.file.write_all_vectored_at(parts, at).await.map(|_| len).map_err(|e| e.error)
             }
-            2 if ground.dice.once_in(4) => {
+            2 if fixture.random.once_in(4) => {
                 let writing = self.file.write_all_at(self.bytes(from..from + len), at);
-                match timeout(ground.time(), writing).await {
+                match timeout(fixture.time(), writing).await {
                     Ok(written) => written.map(|_| len).map_err(|e| e.error),
                     Err(_) => return Ok(false),
                 }
@@ -146,15 +146,15 @@ impl Part {
     }
 
     /// Reads some of what was written.
-    async fn read(&self, ground: &Ground) -> Seen {
+    async fn read(&self, fixture: &Fixture) -> Seen {
         if self.written == 0 {
             return Ok(());
         }
-        let from = ground.dice.below(self.written);
-        let len = ground.dice.between(1, self.written - from);
+        let from = fixture.random.below(self.written);
+        let len = fixture.random.between(1, self.written - from);
         let (into, at) = (Vec::with_capacity(len as usize), self.begin + from);
-        let bytes = match ground.dice.below(4) {
-            0 => match timeout(ground.time(), self.file.read_at(into, at)).await {
+        let bytes = match fixture.random.below(4) {
+            0 => match timeout(fixture.time(), self.file.read_at(into, at)).await {
                 Ok(read) => read.map_err(|e| e.error.to_string())?.1,
                 Err(_) => return Ok(()),
             },
@@ -172,18 +172,18 @@ impl Part {
 }
 
 /// Opens the file again and again; now and then nobody waits for that, and who comes late is closed.
-async fn opens(ground: Rc<Ground>, dir: Dir, place: Rc<Place>) -> Seen {
-    for _ in 0..ground.dice.between(1, 6) {
+async fn opens(fixture: Rc<Fixture>, dir: Dir, place: Rc<Place>) -> Seen {
+    for _ in 0..fixture.random.between(1, 6) {
         // Beneath a directory a call opens what it can; by a path of the process the ring does.
         let opening = async {
-            match ground.dice.once_in(4) {
+            match fixture.random.once_in(4) {
                 true => dir.open_beneath("file", OpenOptions::new()).await,
                 false => File::open(place.0.join("file"), OpenOptions::new()).await,
             }
         };
-        let Ok(file) = timeout(ground.time(), opening).await else { continue };
+        let Ok(file) = timeout(fixture.time(), opening).await else { continue };
         match opened(file)? {
-            Some(file) if ground.dice.once_in(2) => file.close(),
+            Some(file) if fixture.random.once_in(2) => file.close(),
             other => drop(other),
         }
     }

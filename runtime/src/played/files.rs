@@ -38,14 +38,14 @@ impl State {
     /// A worker takes an operation on a file up, and does it to its end. One that is cancelled may have been
     /// taken up before.
     pub(super) fn file(&mut self, op: &Op) -> Goes {
-        if op.cancelled && self.dice.once_in(2) {
+        if op.cancelled && self.random.once_in(2) {
             return self.end(op, -libc::ECANCELED, 0);
         }
         let moves = matches!(op.sqe.opcode, code::READ | code::WRITE | code::WRITEV);
-        if moves && self.dice.once_in(40) {
+        if moves && self.random.once_in(40) {
             return self.end(op, -libc::EINTR, 0);
         }
-        if op.sqe.opcode == code::OPENAT2 && self.dice.once_in(40) {
+        if op.sqe.opcode == code::OPENAT2 && self.random.once_in(40) {
             return self.end(op, -libc::EMFILE, 0);
         }
         let result = self.call(op.sqe);
@@ -64,15 +64,15 @@ impl State {
 
     /// A few bytes less, now and then.
     pub(super) fn shorter(&self, len: usize) -> usize {
-        if len > 1 && self.dice.once_in(3) { self.dice.between(1, len as u64) as usize } else { len }
+        if len > 1 && self.random.once_in(3) { self.random.between(1, len as u64) as usize } else { len }
     }
 
     /// Bytes of a file from an offset on that are in memory: all, or its beginning only, until it is read by
     /// the ring.
     pub(super) fn in_memory(&mut self, fd: RawFd, offset: u64) -> u64 {
         let Some(inode) = inode(fd) else { return 0 };
-        let dice = &self.dice;
-        let drawn = || if dice.once_in(3) { dice.below(14_000) } else { u64::MAX };
+        let random = &self.random;
+        let drawn = || if random.once_in(3) { random.below(14_000) } else { u64::MAX };
         self.cached.entry(inode).or_insert_with(drawn).saturating_sub(offset)
     }
 

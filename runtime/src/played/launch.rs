@@ -1,9 +1,9 @@
-//! Runs a core of a world on the calling thread.
+//! Runs a core of a simulation on the calling thread.
 
 use std::rc::Rc;
 
-use super::dice::Dice;
-use super::{World, player};
+use super::random::Random;
+use super::{Simulation, player};
 use crate::launch::played::Shape;
 use crate::ring::played::{self, Player};
 use crate::{clock, launch, net};
@@ -12,10 +12,10 @@ use crate::{clock, launch, net};
 struct Set;
 
 impl Set {
-    fn up(world: &Rc<World>) -> Self {
-        played::set(Some(Rc::clone(world) as Rc<dyn Player>));
-        net::played::set(Some(Rc::clone(world) as _));
-        world.set(0);
+    fn up(simulation: &Rc<Simulation>) -> Self {
+        played::set(Some(Rc::clone(simulation) as Rc<dyn Player>));
+        net::played::set(Some(Rc::clone(simulation) as _));
+        simulation.set(0);
         Self
     }
 }
@@ -29,27 +29,27 @@ impl Drop for Set {
 }
 
 /// What the core of a play is made of.
-pub(super) fn shape(dice: &Dice) -> Shape {
+pub(super) fn shape(random: &Random) -> Shape {
     Shape {
-        pool_bytes: dice.pick(&[256 << 10, 512 << 10, 1 << 20]),
-        incremental_buffers: dice.once_in(6),
-        bundles: dice.once_in(6),
+        pool_bytes: random.pick(&[256 << 10, 512 << 10, 1 << 20]),
+        incremental_buffers: random.once_in(6),
+        bundles: random.once_in(6),
     }
 }
 
-/// Runs a root future on a core of a world to the core's end.
+/// Runs a root future on a core of a simulation to the core's end.
 ///
 /// # Errors
 /// What failed, in words.
-pub(super) fn on_a_core_of<F, Fut>(world: &Rc<World>, shape: Shape, root: F) -> Result<(), String>
+pub(super) fn on_a_core_of<F, Fut>(simulation: &Rc<Simulation>, shape: Shape, root: F) -> Result<(), String>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = crate::Result<()>> + 'static,
 {
-    let _set = Set::up(world);
+    let _set = Set::up(simulation);
     let leaked = launch::played::run_here(shape, root).map_err(|e| e.to_string())?;
     if leaked > 0 {
         return Err(format!("{leaked} operations were leaked at the end"));
     }
-    player::at_rest(&world.state.borrow())
+    player::at_rest(&simulation.state.borrow())
 }

@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::World;
-use super::dice::{ANY, byte};
+use super::Simulation;
 use super::launch::on_a_core_of;
 use super::network::{Ending, Peer};
 use super::program::Bytes;
+use super::random::{ANY, byte};
 use super::trace::Tracing;
 use crate::launch::played::Shape;
 use crate::net::TcpStream;
@@ -149,9 +149,9 @@ fn with_the_kernel(scene: &'static Scene) -> Seen {
 }
 
 fn played(scene: &'static Scene, seed: u64) -> Seen {
-    let world = Rc::new(World::new(seed, Tracing::Off));
+    let simulation = Rc::new(Simulation::new(seed, Tracing::Off));
     let seen = Rc::new(RefCell::new(Seen::new()));
-    let (fd, _) = world.connect(Peer {
+    let (fd, _) = simulation.connect(Peer {
         sends: 1,
         total: scene.sends,
         expects: ANY,
@@ -161,7 +161,7 @@ fn played(scene: &'static Scene, seed: u64) -> Seen {
         stalls: 0,
     });
     let (fd, into) = (RefCell::new(Some(fd)), Rc::clone(&seen));
-    let ended = on_a_core_of(&world, Shape { pool_bytes: 1 << 20, ..Shape::default() }, move || {
+    let ended = on_a_core_of(&simulation, Shape { pool_bytes: 1 << 20, ..Shape::default() }, move || {
         let (stream, into) = (TcpStream::from_fd(fd.take().expect("once")), Rc::clone(&into));
         async move {
             let seen = (scene.program)(stream).await;
@@ -170,7 +170,7 @@ fn played(scene: &'static Scene, seed: u64) -> Seen {
         }
     });
     assert_eq!(ended, Ok(()), "{}, seed {seed}", scene.name);
-    assert_eq!(world.state.borrow().failure, None, "{}, seed {seed}", scene.name);
+    assert_eq!(simulation.state.borrow().failure, None, "{}, seed {seed}", scene.name);
     seen.take()
 }
 

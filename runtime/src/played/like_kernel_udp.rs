@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::sync::mpsc;
 
-use super::World;
+use super::Simulation;
 use super::datagrams::{datagram_byte, datagram_of};
 use super::launch::on_a_core_of;
 use super::trace::Tracing;
@@ -48,22 +48,22 @@ fn with_the_kernel(stream: u32) -> Vec<String> {
 }
 
 fn played(stream: u32, seed: u64) -> Vec<String> {
-    let world = Rc::new(World::new(seed, Tracing::Off));
+    let simulation = Rc::new(Simulation::new(seed, Tracing::Off));
     let seen = Rc::new(RefCell::new(Vec::new()));
     let shape = Shape { pool_bytes: 1 << 20, ..Shape::default() };
-    let ended = on_a_core_of(&world, shape, || {
-        let (world, seen) = (Rc::clone(&world), Rc::clone(&seen));
+    let ended = on_a_core_of(&simulation, shape, || {
+        let (simulation, seen) = (Rc::clone(&simulation), Rc::clone(&seen));
         async move {
             let fd = made();
             let number = fd.as_fd().as_raw_fd();
             let socket = UdpSocket::from_owned_fd(fd)?;
-            world.add_udp(number, (stream, COUNT), 0);
+            simulation.add_udp(number, (stream, COUNT), 0);
             seen.replace(receives(&socket).await);
             Ok(())
         }
     });
     assert_eq!(ended, Ok(()), "seed {seed}");
-    assert_eq!(world.state.borrow().failure, None, "seed {seed}");
+    assert_eq!(simulation.state.borrow().failure, None, "seed {seed}");
     seen.take()
 }
 

@@ -1,17 +1,17 @@
 //! A core that is played: its ring, its clock, the network and the peers follow from one number.
 //!
-//! The kernel's part is played by [`World`], which takes the place of the ring's queues and of the few system
-//! calls that bypass it ([`ring::played`](crate::ring::played), [`net::played`](crate::net::played),
+//! The kernel's part is played by [`Simulation`], which takes the place of the ring's queues and of the few
+//! system calls that bypass it ([`ring::played`](crate::ring::played), [`net::played`](crate::net::played),
 //! [`clock`](crate::clock)). All else is what runs elsewhere: `launch/` brings the core up on the calling
 //! thread, runs it to its end, and drains it.
 //!
 //! It does what kernels do, at any time and in any order: completions that come late, short reads and sends,
 //! lack of buffers, interruptions, an overflowing queue, cancels that come too late, notifications long after
 //! results, multishots that stop, resets at any byte, accepts that fail. Whenever the core enters, what must
-//! hold is asserted ([`player`]); at the end the [`program`]s and the world compare what they saw.
+//! hold is asserted ([`player`]); at the end the [`program`]s and the simulation compare what they saw.
 //!
-//! The tests of the program `annulus` have their connections on a [`Stage`]: for them the feature `played`
-//! makes this module part of the library, and nothing else does.
+//! The tests of the program `annulus` have their connections from a [`PlayHandle`]: for them the feature
+//! `played` makes this module part of the library, and nothing else does.
 //!
 //! `scripts/play SEED` plays one again with all its steps; a failure prints the seed.
 
@@ -21,12 +21,12 @@ mod connects;
 #[cfg(test)]
 mod crowds;
 mod datagrams;
-mod dice;
 #[cfg(test)]
 mod file_tasks;
 mod files;
 #[cfg(test)]
 mod foreign;
+mod handle;
 mod launch;
 #[cfg(test)]
 mod like_kernel;
@@ -41,13 +41,13 @@ mod player;
 mod program;
 #[cfg(test)]
 mod programs;
+mod random;
 mod script;
 mod seeds;
 #[cfg(test)]
 mod several;
 mod splice;
 mod sqe;
-mod stage;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -60,12 +60,12 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use connects::{Manner, Serving};
+use connects::{Behaviour, Serving};
 use datagrams::PlayedUdp;
 use files::Opened;
+pub use handle::{Client, PlayHandle, play_program};
 use network::{Conn, Listening, Peer};
 pub use seeds::Seeds;
-pub use stage::{Client, Stage, play_on_stage};
 use state::State;
 pub use trace::Tracing;
 
@@ -73,7 +73,7 @@ use crate::clock;
 use crate::time::sleep;
 
 /// The kernel, the network and the peers of one play.
-pub(crate) struct World {
+pub(crate) struct Simulation {
     state: RefCell<State>,
     begun: Instant,
 }
@@ -90,11 +90,15 @@ pub struct Played {
 /// Plays the core once, with all that follows from `seed`.
 #[cfg(test)]
 pub(crate) fn play(seed: u64, tracing: Tracing) -> Played {
-    play_and_again(seed, tracing, |world| program::run(world, seed))
+    play_and_again(seed, tracing, |simulation| program::run(simulation, seed))
 }
 
 /// Plays once. A seed that fails is played once more, for its last steps.
-fn play_and_again(seed: u64, tracing: Tracing, run: impl Fn(&Rc<World>) -> Result<(), String>) -> Played {
+fn play_and_again(
+    seed: u64,
+    tracing: Tracing,
+    run: impl Fn(&Rc<Simulation>) -> Result<(), String>,
+) -> Played {
     let played = play_once(seed, tracing, &run);
     match &played.failure {
         Some(first) if tracing == Tracing::Off => {
@@ -107,10 +111,10 @@ fn play_and_again(seed: u64, tracing: Tracing, run: impl Fn(&Rc<World>) -> Resul
     }
 }
 
-fn play_once(seed: u64, tracing: Tracing, run: impl Fn(&Rc<World>) -> Result<(), String>) -> Played {
-    let world = Rc::new(World::new(seed, tracing));
-    let ended = run(&world);
-    let mut state = world.state.borrow_mut();
+fn play_once(seed: u64, tracing: Tracing, run: impl Fn(&Rc<Simulation>) -> Result<(), String>) -> Played {
+    let simulation = Rc::new(Simulation::new(seed, tracing));
+    let ended = run(&simulation);
+    let mut state = simulation.state.borrow_mut();
     let wrong = state.failure.take().or_else(|| ended.err()).or_else(|| at_the_end(&state));
     let steps = state.steps;
     let failure = wrong.map(|wrong| format!("seed {seed}, {steps} steps: {wrong}\n{}", state.trace.last()));
@@ -134,7 +138,7 @@ fn at_the_end(state: &State) -> Option<String> {
     open.map(|conn| format!("connection {} is still open at the end", conn.id))
 }
 
-impl World {
+impl Simulation {
     fn new(seed: u64, tracing: Tracing) -> Self {
         Self { state: RefCell::new(State::new(seed, tracing)), begun: Instant::now() }
     }
@@ -177,8 +181,8 @@ impl World {
     }
 
     /// A server answers at an address, each connection with one of the peers.
-    fn serve(&self, address: std::net::SocketAddr, manner: Manner, peers: Vec<Peer>) {
-        self.state.borrow_mut().serving.push(Serving { address, manner, peers });
+    fn serve(&self, address: std::net::SocketAddr, behaviour: Behaviour, peers: Vec<Peer>) {
+        self.state.borrow_mut().serving.push(Serving { address, behaviour, peers });
     }
 
     /// A socket of datagrams: this many of the stream `comes` will come, and what leaves is of `leaves`. Its

@@ -7,7 +7,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use super::dice::{Dice, byte, differs};
+use super::random::{Random, byte, differs};
 use super::script::Script;
 
 /// Bytes that lie in a socket untaken, at most.
@@ -277,23 +277,23 @@ impl Conn {
     }
 
     /// Has the peer take the step.
-    pub(super) fn act(&mut self, act: Act, dice: &Dice, now: u64) {
+    pub(super) fn act(&mut self, act: Act, random: &Random, now: u64) {
         match act {
             Act::Sends => {
                 let most =
                     (self.has_to_say() - self.arrived).min(RECEIVE_BUFFER - (self.arrived - self.taken));
-                let most = if dice.once_in(3) { most } else { most.min(3000) };
-                self.arrived += dice.between(1, most);
+                let most = if random.once_in(3) { most } else { most.min(3000) };
+                self.arrived += random.between(1, most);
             }
             Act::Takes => {
                 let all = self.sent - self.read;
-                self.read += if dice.once_in(2) { all } else { dice.between(1, all) };
+                self.read += if random.once_in(2) { all } else { random.between(1, all) };
             }
             Act::Ends => self.fin = true,
             Act::Resets => self.reset(true),
         }
-        if self.peer.stalls > 0 && dice.once_in(self.peer.stalls) {
-            self.stalled_until = now + dice.between(1, 40) * 1_000_000;
+        if self.peer.stalls > 0 && random.once_in(self.peer.stalls) {
+            self.stalled_until = now + random.between(1, 40) * 1_000_000;
         }
     }
 }

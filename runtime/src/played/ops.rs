@@ -196,12 +196,12 @@ impl State {
     /// What a receive that was cancelled, or that finds no buffer, answers at once; and now and then any.
     pub(super) fn refuses(&mut self, op: &mut Op, there_is_some: bool) -> Option<i32> {
         let lacks = self.buffers.len() == 0;
-        let races = op.cancelled && (there_is_some || lacks) && self.dice.once_in(4);
+        let races = op.cancelled && (there_is_some || lacks) && self.random.once_in(4);
         if op.cancelled && !races {
             return Some(libc::ECANCELED);
         }
-        if self.dice.once_in(120) {
-            return Some(self.dice.pick(&[libc::EINTR, libc::EAGAIN]));
+        if self.random.once_in(120) {
+            return Some(self.random.pick(&[libc::EINTR, libc::EAGAIN]));
         }
         op.tried = true;
         // The kernel looks for a buffer before it looks at the socket.
@@ -219,7 +219,7 @@ impl State {
             Found::Nothing => Goes::On,
             Found::Bytes(there) => self.bring(op, at, there),
             // Some kernels name a buffer at the end of a stream.
-            Found::End if self.dice.once_in(4) => {
+            Found::End if self.random.once_in(4) => {
                 let named = if op.is_bundled() { self.buffers.name() } else { self.buffers.pick(0, |_| 0) };
                 let named = named.expect("there are buffers");
                 self.post_brought(op.sqe.user_data, named, 0);
@@ -235,18 +235,18 @@ impl State {
 
     /// A receive on a connection brings some of the bytes that are there.
     fn bring(&mut self, op: &mut Op, at: usize, there: u64) -> Goes {
-        let most = if self.dice.once_in(3) { self.dice.between(1, there) } else { there };
-        if op.is_bundled() && self.dice.once_in(6) {
+        let most = if self.random.once_in(3) { self.random.between(1, there) } else { there };
+        if op.is_bundled() && self.random.once_in(6) {
             self.buffers.look_in_vain(most);
             return Goes::On;
         }
         let most = most.min(op.limit() - op.done);
-        let buffers = if op.is_bundled() { self.dice.between(1, MOST_OF_BUNDLE) } else { 1 };
+        let buffers = if op.is_bundled() { self.random.between(1, MOST_OF_BUNDLE) } else { 1 };
         let incoming = self.conns[at].incoming();
         let brought = self.buffers.bring(most, buffers as usize, incoming).expect("there are buffers");
         self.conns[at].taken += brought.bytes;
         op.done += brought.bytes;
-        let is_last = op.done == op.limit() || self.dice.once_in(24);
+        let is_last = op.done == op.limit() || self.random.once_in(24);
         self.post_brought(op.sqe.user_data, brought, if is_last { 0 } else { F_MORE });
         if is_last { Goes::Over } else { Goes::On }
     }
@@ -270,12 +270,12 @@ impl State {
             return self.sent(op, at, -errno);
         }
         let stops = op.cancelled || self.conns[at].refuses();
-        if !stops || room > 0 && self.dice.once_in(3) {
-            if op.done == 0 && self.dice.once_in(150) {
+        if !stops || room > 0 && self.random.once_in(3) {
+            if op.done == 0 && self.random.once_in(150) {
                 return self.sent(op, at, -libc::EINTR);
             }
             let most = left.min(room);
-            let n = if self.dice.once_in(2) { most } else { self.dice.between(1, most.max(1)).min(most) };
+            let n = if self.random.once_in(2) { most } else { self.random.between(1, most.max(1)).min(most) };
             let bytes = op.bytes(op.done, n);
             if let Err(wrong) = self.conns[at].send(&bytes) {
                 self.fail(format!("{wrong} ({} of key {:?})", op.sqe.name(), op.sqe.key()));
@@ -283,7 +283,7 @@ impl State {
             op.done += n;
         }
         let done = op.done as i32;
-        if op.done == op.len() || op.done > 0 && (stops || self.dice.once_in(30)) {
+        if op.done == op.len() || op.done > 0 && (stops || self.random.once_in(30)) {
             if op.done < op.len() && self.conns[at].refuses() {
                 // It has asked for the error, and tells how much it had sent before.
                 self.conns[at].refusal();
@@ -319,7 +319,7 @@ impl State {
 
     fn poll(&mut self, op: &mut Op) -> Goes {
         let events = self.polled(op);
-        if op.cancelled && (events == 0 || !self.dice.once_in(4)) {
+        if op.cancelled && (events == 0 || !self.random.once_in(4)) {
             return self.end(op, -libc::ECANCELED, 0);
         }
         let goes = self.end(op, events as i32, 0);
@@ -331,17 +331,17 @@ impl State {
     }
 
     fn accept(&mut self, op: &mut Op) -> Goes {
-        if op.cancelled && !(self.has_client(op) && self.dice.once_in(3)) {
+        if op.cancelled && !(self.has_client(op) && self.random.once_in(3)) {
             return self.end(op, -libc::ECANCELED, 0);
         }
-        if self.dice.once_in(40) {
-            let errno = self.dice.pick(&[libc::ECONNABORTED, libc::EMFILE, libc::EINTR]);
+        if self.random.once_in(40) {
+            let errno = self.random.pick(&[libc::ECONNABORTED, libc::EMFILE, libc::EINTR]);
             return self.end(op, -errno, 0);
         }
         let listening = self.listening.iter_mut().find(|one| one.fd == op.sqe.fd);
         let peer = listening.and_then(|one| one.backlog.pop()).expect("an accept that is ready");
         let fd = std::os::fd::IntoRawFd::into_raw_fd(self.connect(peer));
-        if op.sqe.ioprio & ACCEPT_MULTI != 0 && !self.dice.once_in(10) {
+        if op.sqe.ioprio & ACCEPT_MULTI != 0 && !self.random.once_in(10) {
             self.post(op.sqe.user_data, fd, F_MORE);
             return Goes::On;
         }

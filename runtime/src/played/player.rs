@@ -4,7 +4,7 @@ use std::io;
 
 use io_uring::{squeue, types};
 
-use super::World;
+use super::Simulation;
 use super::sqe::Sqe;
 use super::state::State;
 use crate::core::Core;
@@ -21,7 +21,7 @@ fn error(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
 
-impl Player for World {
+impl Player for Simulation {
     fn push(&self, entries: &[squeue::Entry]) -> bool {
         let mut state = self.state.borrow_mut();
         if state.sq.len() + entries.len() > state.sq_entries {
@@ -110,7 +110,7 @@ impl Player for World {
             iowq_pinned: false,
             iowq_max_workers: IOWQ,
             fixed_buffers: false,
-            zc_report: state.dice.once_in(2),
+            zc_report: state.random.once_in(2),
             sqpoll: None,
             busy_poll: false,
             min_wait: false,
@@ -162,15 +162,15 @@ fn check(state: &mut State, wait: Wait) {
 
 fn enter(state: &mut State, to_submit: usize, wait: Wait) -> io::Result<()> {
     state.tell(format_args!("enter with {to_submit}, {wait:?}"));
-    if !state.overflow.is_empty() && state.dice.once_in(3) {
+    if !state.overflow.is_empty() && state.random.once_in(3) {
         state.flush_overflow();
         return Err(error(libc::EBUSY));
     }
-    if state.dice.once_in(250) {
+    if state.random.once_in(250) {
         return Err(error(libc::EAGAIN));
     }
-    let all = !state.dice.once_in(40);
-    let count = if all { to_submit } else { state.dice.below(to_submit as u64 + 1) as usize };
+    let all = !state.random.once_in(40);
+    let count = if all { to_submit } else { state.random.below(to_submit as u64 + 1) as usize };
     state.submit(count);
     state.flush_overflow();
     if count < to_submit {
@@ -180,14 +180,14 @@ fn enter(state: &mut State, to_submit: usize, wait: Wait) -> io::Result<()> {
     let entered = match wait {
         Wait::No => {
             // The core worked for a while; and now and then for so long that much has come.
-            state.now += state.dice.below(20_000);
-            let events = if state.dice.once_in(40) { 80 } else { state.dice.pick(&[0, 0, 1, 1, 2, 5]) };
+            state.now += state.random.below(20_000);
+            let events = if state.random.once_in(40) { 80 } else { state.random.pick(&[0, 0, 1, 1, 2, 5]) };
             for _ in 0..events {
                 let events = state.events();
                 if events.is_empty() {
                     break;
                 }
-                let event = state.dice.pick(&events);
+                let event = state.random.pick(&events);
                 state.happen(event);
             }
             Ok(())
@@ -199,21 +199,21 @@ fn enter(state: &mut State, to_submit: usize, wait: Wait) -> io::Result<()> {
         }
     };
     let has_work = state.running.iter().any(|op| state.is_ready(op));
-    state.taskrun = has_work && state.dice.once_in(4);
+    state.taskrun = has_work && state.random.once_in(4);
     entered
 }
 
 /// Waits until there is a completion, or the deadline.
 fn sleep(state: &mut State, deadline: Option<u64>) -> io::Result<()> {
-    let gathers = if state.dice.once_in(30) { 60 } else { 2 };
+    let gathers = if state.random.once_in(30) { 60 } else { 2 };
     loop {
         let came = state.completions() > 0;
-        if came && state.dice.once_in(gathers) {
+        if came && state.random.once_in(gathers) {
             return Ok(());
         }
         let events = state.events();
         let is_near = |deadline: u64| state.leaps || deadline - state.now.min(deadline) <= A_WHILE;
-        let passes = deadline.is_some_and(is_near) && state.dice.once_in(12);
+        let passes = deadline.is_some_and(is_near) && state.random.once_in(12);
         if !came && (passes || events.is_empty()) {
             let next = if events.is_empty() { state.next_wake() } else { None };
             match (next, deadline) {
@@ -235,11 +235,11 @@ fn sleep(state: &mut State, deadline: Option<u64>) -> io::Result<()> {
         if events.is_empty() {
             return Ok(());
         }
-        if !came && state.dice.once_in(80) {
+        if !came && state.random.once_in(80) {
             return Err(error(libc::EINTR));
         }
-        state.now += state.dice.below(20_000);
-        let event = state.dice.pick(&events);
+        state.now += state.random.below(20_000);
+        let event = state.random.pick(&events);
         state.happen(event);
     }
 }

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::dice::{Dice, byte, differs};
 use super::network::{Ending, Peer};
-use super::{World, foreign, launch, programs};
+use super::random::{Random, byte, differs};
+use super::{Simulation, foreign, launch, programs};
 use crate::buf::{Block, IoBuf, Lease};
 use crate::net::TcpStream;
 use crate::time::{sleep, timeout};
@@ -16,9 +16,9 @@ use crate::transfer::Road;
 use crate::{ErrorKind, spawn};
 
 /// What all tasks of a program have.
-pub(super) struct Ground {
-    pub(super) world: Rc<World>,
-    pub(super) dice: Dice,
+pub(super) struct Fixture {
+    pub(super) simulation: Rc<Simulation>,
+    pub(super) random: Random,
 }
 
 /// A buffer that leaves nothing behind when it is dropped.
@@ -43,81 +43,81 @@ type Root = Pin<Box<dyn Future<Output = crate::Result<()>>>>;
 ///
 /// # Errors
 /// What failed, in words.
-pub(super) fn run(world: &Rc<World>, seed: u64) -> Result<(), String> {
-    let dice = Dice::new(seed ^ 0x70_6c_61_79);
-    let shape = launch::shape(&dice);
-    let is_watched = dice.once_in(8);
-    let root = program(world, dice);
-    let play = || launch::on_a_core_of(world, shape, root);
+pub(super) fn run(simulation: &Rc<Simulation>, seed: u64) -> Result<(), String> {
+    let random = Random::new(seed ^ 0x70_6c_61_79);
+    let shape = launch::shape(&random);
+    let is_watched = random.once_in(8);
+    let root = program(simulation, random);
+    let play = || launch::on_a_core_of(simulation, shape, root);
     if is_watched { foreign::watches(play) } else { play() }
 }
 
 /// The root future of a play.
-pub(super) fn program(world: &Rc<World>, dice: Dice) -> impl Fn() -> Root + use<> {
-    tasks(world, dice, programs::one_of_them)
+pub(super) fn program(simulation: &Rc<Simulation>, random: Random) -> impl Fn() -> Root + use<> {
+    tasks(simulation, random, programs::one_of_them)
 }
 
 /// Runs nothing but relays by a road, of which one side is reset.
 ///
 /// # Errors
 /// What failed, in words.
-pub(super) fn relays_of_reset(world: &Rc<World>, seed: u64, road: Road) -> Result<(), String> {
-    let dice = Dice::new(seed);
-    let shape = launch::shape(&dice);
-    let root = tasks(world, dice, move |ground| programs::relays_one_that_is_reset(ground, road));
-    launch::on_a_core_of(world, shape, root)
+pub(super) fn relays_of_reset(simulation: &Rc<Simulation>, seed: u64, road: Road) -> Result<(), String> {
+    let random = Random::new(seed);
+    let shape = launch::shape(&random);
+    let root = tasks(simulation, random, move |fixture| programs::relays_one_that_is_reset(fixture, road));
+    launch::on_a_core_of(simulation, shape, root)
 }
 
 /// A root future that runs a task a few times at once.
-fn tasks<F, Fut>(world: &Rc<World>, dice: Dice, task: F) -> impl Fn() -> Root + use<F, Fut>
+fn tasks<F, Fut>(simulation: &Rc<Simulation>, random: Random, task: F) -> impl Fn() -> Root + use<F, Fut>
 where
-    F: Fn(Rc<Ground>) -> Fut + 'static,
+    F: Fn(Rc<Fixture>) -> Fut + 'static,
     Fut: Future<Output = programs::Seen> + 'static,
 {
-    let made = RefCell::new(Some((Rc::clone(world), dice, task)));
+    let made = RefCell::new(Some((Rc::clone(simulation), random, task)));
     move || {
-        let (world, dice, task) = made.take().expect("called once");
-        let ground = Rc::new(Ground { world, dice });
+        let (simulation, random, task) = made.take().expect("called once");
+        let fixture = Rc::new(Fixture { simulation, random });
         Box::pin(async move {
             let tasks: Vec<_> =
-                (0..ground.dice.between(1, 6)).map(|_| spawn(task(Rc::clone(&ground)))).collect();
+                (0..fixture.random.between(1, 6)).map(|_| spawn(task(Rc::clone(&fixture)))).collect();
             for task in tasks {
                 let seen = task.await.map_err(|e| format!("a task of the program: {e}"));
                 if let Err(wrong) = seen.and_then(|seen| seen) {
-                    ground.world.wrong(wrong);
+                    fixture.simulation.wrong(wrong);
                 }
             }
-            ground.world.all_are_closed().await;
+            fixture.simulation.all_are_closed().await;
             Ok(())
         })
     }
 }
 
-impl Ground {
+impl Fixture {
     /// Some time, mostly short.
     pub(super) fn time(&self) -> Duration {
-        let most = self.dice.pick(&[20, 500, 5_000, 60_000]);
-        Duration::from_micros(self.dice.below(most))
+        let most = self.random.pick(&[20, 500, 5_000, 60_000]);
+        Duration::from_micros(self.random.below(most))
     }
 
     /// A peer that sends and expects streams of its own.
     pub(super) fn peer(&self, most: u64) -> Peer {
-        let total = self.dice.pick(&[0, 1, 100, 9_000, most, most]);
-        let total = self.dice.between(total / 2, total);
-        let ending = match self.dice.below(8) {
+        let total = self.random.pick(&[0, 1, 100, 9_000, most, most]);
+        let total = self.random.between(total / 2, total);
+        let ending = match self.random.below(8) {
             0..=2 => Ending::Fin,
-            3..=5 => Ending::FinAfter(self.dice.below(most)),
-            6 => Ending::ResetAtIn(self.dice.below(total + 1)),
-            _ => Ending::ResetAtOut(self.dice.below(most)),
+            3..=5 => Ending::FinAfter(self.random.below(most)),
+            6 => Ending::ResetAtIn(self.random.below(total + 1)),
+            _ => Ending::ResetAtOut(self.random.below(most)),
         };
         Peer {
-            sends: self.dice.roll() as u32,
+            sends: self.random.next() as u32,
             total,
-            expects: self.dice.roll() as u32,
-            window: self.dice.pick(&[60, 700, 9_000, 64 << 10]),
+            expects: self.random.next() as u32,
+            window: self.random.pick(&[60, 700, 9_000, 64 << 10]),
             ending,
-            patience: self.dice.between(1, 300) * 1_000_000,
-            stalls: self.dice.pick(&[0, 3, 40]),
+            patience: self.random.between(1, 300) * 1_000_000,
+            stalls: self.random.pick(&[0, 3, 40]),
         }
     }
 }
@@ -139,8 +139,8 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn new(ground: &Ground, conn: usize) -> Self {
-        let stream = ground.world.conn(conn, |conn| conn.peer.sends);
+    pub(super) fn new(fixture: &Fixture, conn: usize) -> Self {
+        let stream = fixture.simulation.conn(conn, |conn| conn.peer.sends);
         Self { conn, stream, at: 0, held: Vec::new() }
     }
 
@@ -152,12 +152,12 @@ impl Reading {
     }
 
     /// A chunk came: it is looked at, and may be kept.
-    pub(super) fn came(&mut self, ground: &Ground, mut chunk: Lease) -> Result<(), String> {
+    pub(super) fn came(&mut self, fixture: &Fixture, mut chunk: Lease) -> Result<(), String> {
         self.must_be(self.at, &chunk, "as it came")?;
         let at = self.at;
         self.at += chunk.len() as u64;
-        if ground.dice.once_in(8) && self.held.len() < 2 {
-            if ground.dice.once_in(2) {
+        if fixture.random.once_in(8) && self.held.len() < 2 {
+            if fixture.random.once_in(2) {
                 let first = chunk.split_to(chunk.len() / 2);
                 self.must_be(at, &first, "of the first half")?;
                 self.held.push((at + first.len() as u64, chunk));
@@ -165,7 +165,7 @@ impl Reading {
                 self.held.push((at, chunk));
             }
         }
-        if ground.dice.once_in(3)
+        if fixture.random.once_in(3)
             && let Some((at, lease)) = self.held.pop()
         {
             self.must_be(at, &lease, "of a lease that was kept")?;
@@ -174,24 +174,28 @@ impl Reading {
     }
 
     /// Receives once, in one of the ways that there are.
-    pub(super) async fn step(&mut self, ground: &Ground, stream: &TcpStream) -> Result<Option<End>, String> {
-        match ground.dice.below(12) {
+    pub(super) async fn step(
+        &mut self,
+        fixture: &Fixture,
+        stream: &TcpStream,
+    ) -> Result<Option<End>, String> {
+        match fixture.random.below(12) {
             0 => {
                 self.let_go()?;
-                sleep(ground.time()).await;
+                sleep(fixture.time()).await;
             }
             1 => {
                 for chunk in stream.quiesce().await {
-                    self.came(ground, chunk)?;
+                    self.came(fixture, chunk)?;
                 }
             }
             2 => {
-                if let Ok(received) = timeout(ground.time(), stream.recv()).await {
-                    return self.got(ground, received);
+                if let Ok(received) = timeout(fixture.time(), stream.recv()).await {
+                    return self.got(fixture, received);
                 }
             }
             3 => {
-                let room = ground.dice.between(1, 6_000) as usize;
+                let room = fixture.random.between(1, 6_000) as usize;
                 return match stream.recv_into(Vec::with_capacity(room)).await {
                     Ok((0, _)) => Ok(Some(End::Clean)),
                     Ok((n, buf)) => {
@@ -212,7 +216,7 @@ impl Reading {
                         stream.recv().await
                     }
                 };
-                return self.got(ground, received);
+                return self.got(fixture, received);
             }
         }
         Ok(None)
@@ -227,21 +231,21 @@ impl Reading {
 
     fn got(
         &mut self,
-        ground: &Ground,
+        fixture: &Fixture,
         received: crate::Result<Option<Lease>>,
     ) -> Result<Option<End>, String> {
         match received {
-            Ok(Some(chunk)) => self.came(ground, chunk).map(|()| None),
+            Ok(Some(chunk)) => self.came(fixture, chunk).map(|()| None),
             Ok(None) => Ok(Some(End::Clean)),
             Err(_) => Ok(Some(End::Failed)),
         }
     }
 
     /// Reads to the end and judges what was seen. The end is the same however often it is asked for.
-    pub(super) async fn finish(&mut self, ground: &Ground, stream: &TcpStream) -> Result<(), String> {
+    pub(super) async fn finish(&mut self, fixture: &Fixture, stream: &TcpStream) -> Result<(), String> {
         loop {
-            let Some(end) = self.step(ground, stream).await? else { continue };
-            self.judge(ground, &end)?;
+            let Some(end) = self.step(fixture, stream).await? else { continue };
+            self.judge(fixture, &end)?;
             return match (stream.recv().await, end) {
                 (Ok(None), End::Clean) | (Err(_), End::Failed) => Ok(()),
                 (other, end) => Err(format!("connection {}: {end:?} end, and then {other:?}", self.conn)),
@@ -250,11 +254,11 @@ impl Reading {
     }
 
     /// Bytes arrive whole and in order, or the stream says that it broke.
-    pub(super) fn judge(&mut self, ground: &Ground, end: &End) -> Result<(), String> {
+    pub(super) fn judge(&mut self, fixture: &Fixture, end: &End) -> Result<(), String> {
         self.let_go()?;
         let (at, conn) = (self.at, self.conn);
-        ground.world.says(format_args!("connection {conn} was read to its end, {at} bytes: {end:?}"));
-        ground.world.conn(conn, |conn| match end {
+        fixture.simulation.says(format_args!("connection {conn} was read to its end, {at} bytes: {end:?}"));
+        fixture.simulation.conn(conn, |conn| match end {
             End::Clean if conn.fin && at == conn.peer.total => Ok(()),
             End::Failed if conn.was_reset => Ok(()),
             _ => Err(format!(
@@ -276,8 +280,8 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    pub(super) fn new(ground: &Ground, conn: usize) -> Self {
-        let stream = ground.world.conn(conn, |conn| conn.peer.expects);
+    pub(super) fn new(fixture: &Fixture, conn: usize) -> Self {
+        let stream = fixture.simulation.conn(conn, |conn| conn.peer.expects);
         Self { conn, stream, at: 0 }
     }
 
@@ -286,10 +290,10 @@ impl Writing {
     }
 
     /// Sends once, in one of the ways that there are. False: no more is to be sent.
-    pub(super) async fn step(&mut self, ground: &Ground, stream: &TcpStream) -> Result<bool, String> {
-        let most = ground.dice.pick(&[1, 2_000, 30_000]);
-        let len = ground.dice.below(most + 1);
-        let sent = match ground.dice.below(7) {
+    pub(super) async fn step(&mut self, fixture: &Fixture, stream: &TcpStream) -> Result<bool, String> {
+        let most = fixture.random.pick(&[1, 2_000, 30_000]);
+        let len = fixture.random.below(most + 1);
+        let sent = match fixture.random.below(7) {
             0 => stream.send_all_more(self.next(0, len)).await.map(drop).map_err(crate::Error::from),
             1 => {
                 let parts = [self.next(0, len / 3), self.next(len / 3, len - len / 3)];
@@ -300,8 +304,8 @@ impl Writing {
                 block.extend_from_slice(&self.next(0, len).0);
                 stream.send_zc(block).await
             }
-            4 if ground.dice.once_in(3) => {
-                match timeout(ground.time(), stream.send_all(self.next(0, len))).await {
+            4 if fixture.random.once_in(3) => {
+                match timeout(fixture.time(), stream.send_all(self.next(0, len))).await {
                     Ok(sent) => sent.map(drop).map_err(crate::Error::from),
                     Err(_) => return self.poisoned(stream).await,
                 }
@@ -311,13 +315,13 @@ impl Writing {
         match sent {
             Ok(()) => {
                 self.at += len;
-                let left = ground.world.conn(self.conn, |conn| conn.sent);
+                let left = fixture.simulation.conn(self.conn, |conn| conn.sent);
                 if left != self.at {
                     return Err(format!("connection {}: {left} bytes have left of {}", self.conn, self.at));
                 }
                 Ok(true)
             }
-            Err(_) if ground.world.conn(self.conn, |conn| conn.was_reset) => Ok(false),
+            Err(_) if fixture.simulation.conn(self.conn, |conn| conn.was_reset) => Ok(false),
             Err(e) => Err(format!("connection {}: a send failed: {e}", self.conn)),
         }
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::network::{Ending, Peer};
-use super::program::{Bytes, End, Ground, Reading, Writing};
+use super::program::{Bytes, End, Fixture, Reading, Writing};
 use super::{crowds, file_tasks, outgoing, several, udp_tasks};
 use crate::buf::BufError;
 use crate::net::{TcpListener, TcpStream};
@@ -16,113 +16,113 @@ use crate::{spawn, yield_now};
 
 pub(super) type Seen = Result<(), String>;
 
-pub(super) async fn one_of_them(ground: Rc<Ground>) -> Seen {
-    let which = ground.dice.below(24);
-    ground.world.says(format_args!("program {which}"));
+pub(super) async fn one_of_them(fixture: Rc<Fixture>) -> Seen {
+    let which = fixture.random.below(24);
+    fixture.simulation.says(format_args!("program {which}"));
     match which {
-        0 | 1 => both_ways(ground).await,
-        2 => echo(ground).await,
-        3 => leaves_early(ground).await,
-        4 => travels(ground).await,
-        5 | 6 => relays(ground).await,
-        7 => accepts(ground).await,
-        8 => reads_late(ground).await,
-        9 => several::readers(ground).await,
-        10 => several::writers(ground).await,
-        11 => several::acceptors(ground).await,
-        12 => several::one_after_the_other(ground).await,
-        13 => several::in_time(ground).await,
-        14 => several::one_that_is_not_polled(ground).await,
-        15 => several::stops_listening(ground).await,
-        16 => crowds::unread(ground).await,
-        17 => crowds::quieted(ground).await,
-        18 => told_by_a_send(ground).await,
-        19 => relays_in_turn(ground).await,
-        20 => outgoing::dials(ground).await,
-        21 => udp_tasks::datagrams(ground).await,
-        _ => file_tasks::files(ground).await,
+        0 | 1 => both_ways(fixture).await,
+        2 => echo(fixture).await,
+        3 => leaves_early(fixture).await,
+        4 => travels(fixture).await,
+        5 | 6 => relays(fixture).await,
+        7 => accepts(fixture).await,
+        8 => reads_late(fixture).await,
+        9 => several::readers(fixture).await,
+        10 => several::writers(fixture).await,
+        11 => several::acceptors(fixture).await,
+        12 => several::one_after_the_other(fixture).await,
+        13 => several::in_time(fixture).await,
+        14 => several::one_that_is_not_polled(fixture).await,
+        15 => several::stops_listening(fixture).await,
+        16 => crowds::unread(fixture).await,
+        17 => crowds::quieted(fixture).await,
+        18 => told_by_a_send(fixture).await,
+        19 => relays_in_turn(fixture).await,
+        20 => outgoing::dials(fixture).await,
+        21 => udp_tasks::datagrams(fixture).await,
+        _ => file_tasks::files(fixture).await,
     }
 }
 
-pub(super) fn connect(ground: &Ground, peer: Peer) -> (TcpStream, usize) {
-    let (fd, at) = ground.world.connect(peer);
+pub(super) fn connect(fixture: &Fixture, peer: Peer) -> (TcpStream, usize) {
+    let (fd, at) = fixture.simulation.connect(peer);
     (TcpStream::from_fd(fd), at)
 }
 
 /// Reads and writes, each by a task of its own.
-async fn both_ways(ground: Rc<Ground>) -> Seen {
-    let (stream, conn) = connect(&ground, ground.peer(80_000));
-    let (reader, writer) = (Rc::new(stream), ground.dice.between(0, 12));
-    let (shared, stream) = (Rc::clone(&ground), Rc::clone(&reader));
+async fn both_ways(fixture: Rc<Fixture>) -> Seen {
+    let (stream, conn) = connect(&fixture, fixture.peer(80_000));
+    let (reader, writer) = (Rc::new(stream), fixture.random.between(0, 12));
+    let (shared, stream) = (Rc::clone(&fixture), Rc::clone(&reader));
     let writes = spawn(async move {
         let mut writing = Writing::new(&shared, conn);
         for _ in 0..writer {
             if !writing.step(&shared, &stream).await? {
                 break;
             }
-            if shared.dice.once_in(4) {
+            if shared.random.once_in(4) {
                 sleep(shared.time()).await;
             }
         }
         // The peer is told that this was all; it may have gone.
         let told = stream.shutdown(Shutdown::Write);
-        shared.world.says(format_args!("connection {conn} is written: {told:?}"));
+        shared.simulation.says(format_args!("connection {conn} is written: {told:?}"));
         Ok(())
     });
-    let read = Reading::new(&ground, conn).finish(&ground, &reader).await;
+    let read = Reading::new(&fixture, conn).finish(&fixture, &reader).await;
     let written = writes.await.map_err(|e| e.to_string())?;
     read.and(written)
 }
 
 /// Gives back what comes.
-async fn echo(ground: Rc<Ground>) -> Seen {
-    let mut peer = ground.peer(60_000);
+async fn echo(fixture: Rc<Fixture>) -> Seen {
+    let mut peer = fixture.peer(60_000);
     peer.expects = peer.sends;
-    let (stream, conn) = connect(&ground, peer);
-    echoes(&ground, &stream, conn).await
+    let (stream, conn) = connect(&fixture, peer);
+    echoes(&fixture, &stream, conn).await
 }
 
-pub(super) async fn echoes(ground: &Ground, stream: &TcpStream, conn: usize) -> Seen {
-    let mut reading = Reading::new(ground, conn);
+pub(super) async fn echoes(fixture: &Fixture, stream: &TcpStream, conn: usize) -> Seen {
+    let mut reading = Reading::new(fixture, conn);
     loop {
         match stream.recv().await {
             Ok(Some(chunk)) => {
                 reading.at += chunk.len() as u64;
                 if let Err(BufError { error, .. }) = stream.send_all(chunk).await {
-                    return ground.world.conn(conn, |conn| match conn.was_reset {
+                    return fixture.simulation.conn(conn, |conn| match conn.was_reset {
                         true => Ok(()),
                         false => Err(format!("connection {}: an echo failed: {error}", conn.id)),
                     });
                 }
             }
-            Ok(None) => return reading.judge(ground, &End::Clean),
-            Err(_) => return reading.judge(ground, &End::Failed),
+            Ok(None) => return reading.judge(fixture, &End::Clean),
+            Err(_) => return reading.judge(fixture, &End::Failed),
         }
     }
 }
 
 /// Drops its stream before all has come, with receives and sends under way.
-async fn leaves_early(ground: Rc<Ground>) -> Seen {
-    let mut peer = ground.peer(60_000);
-    if ground.dice.once_in(2) {
+async fn leaves_early(fixture: Rc<Fixture>) -> Seen {
+    let mut peer = fixture.peer(60_000);
+    if fixture.random.once_in(2) {
         // It waits for more than it will be sent: only we can end this.
         (peer.ending, peer.patience) = (Ending::FinAfter(u64::MAX), u64::MAX);
     }
-    let (stream, conn) = connect(&ground, peer);
-    let (mut reading, mut writing) = (Reading::new(&ground, conn), Writing::new(&ground, conn));
-    for _ in 0..ground.dice.below(6) {
-        if ground.dice.once_in(2) {
-            let step = timeout(Duration::from_millis(80), reading.step(&ground, &stream)).await;
+    let (stream, conn) = connect(&fixture, peer);
+    let (mut reading, mut writing) = (Reading::new(&fixture, conn), Writing::new(&fixture, conn));
+    for _ in 0..fixture.random.below(6) {
+        if fixture.random.once_in(2) {
+            let step = timeout(Duration::from_millis(80), reading.step(&fixture, &stream)).await;
             if step.unwrap_or(Ok(Some(End::Clean)))?.is_some() {
                 break;
             }
-        } else if !writing.step(&ground, &stream).await? {
+        } else if !writing.step(&fixture, &stream).await? {
             break;
         }
     }
-    match ground.dice.below(4) {
+    match fixture.random.below(4) {
         // The receive stays armed, and what comes is nobody's.
-        0 => drop(timeout(ground.time(), stream.recv()).await),
+        0 => drop(timeout(fixture.time(), stream.recv()).await),
         1 => {
             let stream = Rc::new(stream);
             let sends = spawn(async move { stream.send_all(Bytes(vec![0; 0])).await.map(drop) });
@@ -136,16 +136,16 @@ async fn leaves_early(ground: Rc<Ground>) -> Seen {
 }
 
 /// Reads and writes, and leaves its core and comes back now and then.
-async fn travels(ground: Rc<Ground>) -> Seen {
-    let (mut stream, conn) = connect(&ground, ground.peer(50_000));
-    let (mut reading, mut writing) = (Reading::new(&ground, conn), Writing::new(&ground, conn));
-    let mut writes = ground.dice.once_in(2);
+async fn travels(fixture: Rc<Fixture>) -> Seen {
+    let (mut stream, conn) = connect(&fixture, fixture.peer(50_000));
+    let (mut reading, mut writing) = (Reading::new(&fixture, conn), Writing::new(&fixture, conn));
+    let mut writes = fixture.random.once_in(2);
     loop {
-        for _ in 0..ground.dice.below(5) {
-            if writes && ground.dice.once_in(3) {
-                writes = writing.step(&ground, &stream).await?;
-            } else if let Some(end) = reading.step(&ground, &stream).await? {
-                return reading.judge(&ground, &end);
+        for _ in 0..fixture.random.below(5) {
+            if writes && fixture.random.once_in(3) {
+                writes = writing.step(&fixture, &stream).await?;
+            } else if let Some(end) = reading.step(&fixture, &stream).await? {
+                return reading.judge(&fixture, &end);
             }
         }
         stream = match stream.detach().await {
@@ -156,8 +156,8 @@ async fn travels(ground: Rc<Ground>) -> Seen {
 }
 
 /// Joins two connections.
-async fn relays(ground: Rc<Ground>) -> Seen {
-    let (mut first, mut second) = (ground.peer(150_000), ground.peer(150_000));
+async fn relays(fixture: Rc<Fixture>) -> Seen {
+    let (mut first, mut second) = (fixture.peer(150_000), fixture.peer(150_000));
     second.expects = first.sends;
     first.expects = second.sends;
     // One that waits for bytes that its like does not send would wait for ever.
@@ -166,40 +166,41 @@ async fn relays(ground: Rc<Ground>) -> Seen {
             peer.ending = Ending::Fin;
         }
     }
-    let road = ground.dice.pick(&[Road::Inline, Road::Ring]);
-    joins(&ground, [first, second], road).await
+    let road = fixture.random.pick(&[Road::Inline, Road::Ring]);
+    joins(&fixture, [first, second], road).await
 }
 
 /// Joins two of which one is reset, mostly while it is given bytes.
-pub(super) async fn relays_one_that_is_reset(ground: Rc<Ground>, road: Road) -> Seen {
-    let (mut first, mut second) = (ground.peer(20_000), ground.peer(150_000));
+pub(super) async fn relays_one_that_is_reset(fixture: Rc<Fixture>, road: Road) -> Seen {
+    let (mut first, mut second) = (fixture.peer(20_000), fixture.peer(150_000));
     second.expects = first.sends;
     first.expects = second.sends;
     (first.ending, second.ending) = (Ending::ResetAtIn(first.total), Ending::Fin);
-    let pair = if ground.dice.once_in(2) { [first, second] } else { [second, first] };
-    joins(&ground, pair, road).await
+    let pair = if fixture.random.once_in(2) { [first, second] } else { [second, first] };
+    joins(&fixture, pair, road).await
 }
 
 /// Joins these two.
-async fn joins(ground: &Ground, [first, second]: [Peer; 2], road: Road) -> Seen {
-    let ((a, at_a), (b, at_b)) = (connect(ground, first), connect(ground, second));
+async fn joins(fixture: &Fixture, [first, second]: [Peer; 2], road: Road) -> Seen {
+    let ((a, at_a), (b, at_b)) = (connect(fixture, first), connect(fixture, second));
     let joined = relay(a, b, road);
-    let ended = match ground.dice.once_in(4) {
+    let ended = match fixture.random.once_in(4) {
         // Given up half-way: both are reset, and what was under way in a pipe is nobody's.
-        true => timeout(ground.time(), joined).await.ok(),
+        true => timeout(fixture.time(), joined).await.ok(),
         false => Some(joined.await),
     };
-    ground.world.says(format_args!("relay of {at_a} and {at_b} has ended: {ended:?}"));
+    fixture.simulation.says(format_args!("relay of {at_a} and {at_b} has ended: {ended:?}"));
     for (from, into) in [(at_a, at_b), (at_b, at_a)] {
-        let has_ended = ground.world.conn(from, |conn| conn.fin);
-        if ground.world.conn(into, |conn| conn.shut_write) && !has_ended {
+        let has_ended = fixture.simulation.conn(from, |conn| conn.fin);
+        if fixture.simulation.conn(into, |conn| conn.shut_write) && !has_ended {
             return Err(format!("connection {into} was told an end by a relay, and {from} was reset"));
         }
     }
     let Some(ended) = ended else { return Ok(()) };
     let whole = |from: usize, into: usize| {
-        let (total, fin, reset) = ground.world.conn(from, |conn| (conn.peer.total, conn.fin, conn.was_reset));
-        let sent = ground.world.conn(into, |conn| conn.sent);
+        let (total, fin, reset) =
+            fixture.simulation.conn(from, |conn| (conn.peer.total, conn.fin, conn.was_reset));
+        let sent = fixture.simulation.conn(into, |conn| conn.sent);
         (sent, total, fin, reset)
     };
     for (from, into) in [(at_a, at_b), (at_b, at_a)] {
@@ -215,59 +216,59 @@ async fn joins(ground: &Ground, [first, second]: [Peer; 2], road: Road) -> Seen 
 }
 
 /// Relays one after the other, so that what one leaves behind in a pipe the next one finds.
-async fn relays_in_turn(ground: Rc<Ground>) -> Seen {
-    for _ in 0..ground.dice.between(2, 4) {
-        relays(Rc::clone(&ground)).await?;
+async fn relays_in_turn(fixture: Rc<Fixture>) -> Seen {
+    for _ in 0..fixture.random.between(2, 4) {
+        relays(Rc::clone(&fixture)).await?;
     }
     Ok(())
 }
 
 /// Is told of the connection's end by a send, and reads what had come before it: here, or after a journey.
-async fn told_by_a_send(ground: Rc<Ground>) -> Seen {
-    let mut peer = ground.peer(20_000);
+async fn told_by_a_send(fixture: Rc<Fixture>) -> Seen {
+    let mut peer = fixture.peer(20_000);
     peer.ending = Ending::ResetAtIn(peer.total);
-    let (mut stream, conn) = connect(&ground, peer);
-    let (mut reading, mut writing) = (Reading::new(&ground, conn), Writing::new(&ground, conn));
-    if ground.dice.once_in(2)
-        && let Some(end) = reading.step(&ground, &stream).await?
+    let (mut stream, conn) = connect(&fixture, peer);
+    let (mut reading, mut writing) = (Reading::new(&fixture, conn), Writing::new(&fixture, conn));
+    if fixture.random.once_in(2)
+        && let Some(end) = reading.step(&fixture, &stream).await?
     {
-        return reading.judge(&ground, &end);
+        return reading.judge(&fixture, &end);
     }
-    if ground.dice.once_in(2) {
+    if fixture.random.once_in(2) {
         stream.gone().await;
     }
     for _ in 0..3 {
-        if !writing.step(&ground, &stream).await? {
+        if !writing.step(&fixture, &stream).await? {
             break;
         }
     }
-    if ground.dice.once_in(2) {
+    if fixture.random.once_in(2) {
         stream = match stream.detach().await {
             Ok(detached) => detached.attach(),
             Err(e) => return Err(format!("connection {conn} cannot be detached: {}", e.error)),
         };
     }
-    reading.finish(&ground, &stream).await
+    reading.finish(&fixture, &stream).await
 }
 
 /// Accepts clients, and echoes to each.
-async fn accepts(ground: Rc<Ground>) -> Seen {
+async fn accepts(fixture: Rc<Fixture>) -> Seen {
     // A socket that nobody knows stands for the one that the play's clients connect to.
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
-    let clients = ground.dice.between(1, 8);
+    let clients = fixture.random.between(1, 8);
     let peers = (0..clients).map(|_| {
-        let mut peer = ground.peer(10_000);
+        let mut peer = fixture.peer(10_000);
         peer.expects = peer.sends;
         peer
     });
-    ground.world.listen(listener.as_fd().as_raw_fd(), peers.collect());
+    fixture.simulation.listen(listener.as_fd().as_raw_fd(), peers.collect());
     let mut tasks = Vec::new();
     while tasks.len() < clients as usize {
         let Ok(stream) = listener.accept().await else { continue };
-        let ground = Rc::clone(&ground);
+        let fixture = Rc::clone(&fixture);
         tasks.push(spawn(async move {
-            let conn = ground.world.conn_at(stream.as_fd().as_raw_fd());
-            echoes(&ground, &stream, conn).await
+            let conn = fixture.simulation.conn_at(stream.as_fd().as_raw_fd());
+            echoes(&fixture, &stream, conn).await
         }));
     }
     for task in tasks {
@@ -277,12 +278,12 @@ async fn accepts(ground: Rc<Ground>) -> Seen {
 }
 
 /// Is slow to read, so that its receive is switched off and what came is copied out of the buffers.
-async fn reads_late(ground: Rc<Ground>) -> Seen {
-    let (stream, conn) = connect(&ground, ground.peer(120_000));
-    let mut reading = Reading::new(&ground, conn);
-    if let Some(end) = reading.step(&ground, &stream).await? {
-        return reading.judge(&ground, &end);
+async fn reads_late(fixture: Rc<Fixture>) -> Seen {
+    let (stream, conn) = connect(&fixture, fixture.peer(120_000));
+    let mut reading = Reading::new(&fixture, conn);
+    if let Some(end) = reading.step(&fixture, &stream).await? {
+        return reading.judge(&fixture, &end);
     }
-    sleep(ground.time() * 3).await;
-    reading.finish(&ground, &stream).await
+    sleep(fixture.time() * 3).await;
+    reading.finish(&fixture, &stream).await
 }

@@ -23,8 +23,8 @@ impl State {
             return self.end(op, result, 0);
         }
         if op.cancelled {
-            let errno = self.dice.pick(&[libc::ECANCELED, libc::ECANCELED, libc::EINTR, 512]);
-            if errno != libc::ECANCELED || self.dice.once_in(2) {
+            let errno = self.random.pick(&[libc::ECANCELED, libc::ECANCELED, libc::EINTR, 512]);
+            if errno != libc::ECANCELED || self.random.once_in(2) {
                 return self.end(op, -errno, 0);
             }
         }
@@ -36,7 +36,7 @@ impl State {
             Ok(n) => n as i32,
             Err(e) => -e.raw_os_error().unwrap_or(libc::EIO),
         };
-        if self.dice.once_in(3) {
+        if self.random.once_in(3) {
             op.come_to = Some(result);
             return Goes::On;
         }
@@ -47,8 +47,8 @@ impl State {
     pub(super) fn splice_now(&mut self, from: i32, into: i32, len: u64) -> io::Result<usize> {
         let (source, target) = (self.conn_at(from), self.conn_at(into));
         let len = len.min(MOST);
-        let len = if self.dice.once_in(3) { self.dice.between(1, len) } else { len };
-        if self.dice.once_in(100) {
+        let len = if self.random.once_in(3) { self.random.between(1, len) } else { len };
+        if self.random.once_in(100) {
             return Err(io::Error::from_raw_os_error(libc::EINTR));
         }
         let moved = match (source, target) {

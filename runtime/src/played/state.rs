@@ -7,10 +7,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use super::buffers::Buffers;
 use super::connects::Serving;
 use super::datagrams::PlayedUdp;
-use super::dice::Dice;
 use super::files::Opened;
 use super::network::{Act, Conn, Listening, Peer, inode, stand_in};
 use super::ops::{F_MORE, Goes, Op};
+use super::random::Random;
 use super::sqe::{Sqe, code, key_of};
 use super::trace::{Trace, Tracing};
 use crate::ring::Cqe;
@@ -21,7 +21,7 @@ const CANCEL_ANY: u32 = 1 << 2;
 const MOST_STEPS: u64 = 30_000;
 
 pub(super) struct State {
-    pub(super) dice: Dice,
+    pub(super) random: Random,
     pub(super) trace: Trace,
     pub(super) steps: u64,
     /// Nanoseconds of the play.
@@ -70,12 +70,12 @@ pub(super) enum Event {
 
 impl State {
     pub(super) fn new(seed: u64, tracing: Tracing) -> Self {
-        let dice = Dice::new(seed);
-        let sq_entries = dice.pick(&[4, 8, 64]);
-        let cq_entries = dice.pick(&[4, 16, 256]);
-        let copies = dice.once_in(2);
+        let random = Random::new(seed);
+        let sq_entries = random.pick(&[4, 8, 64]);
+        let cq_entries = random.pick(&[4, 16, 256]);
+        let copies = random.once_in(2);
         Self {
-            dice,
+            random,
             trace: Trace::new(tracing),
             steps: 0,
             now: 0,
@@ -275,7 +275,7 @@ impl State {
             }
             Event::Peer(at, act) => {
                 let now = self.now;
-                self.conns[at].act(act, &self.dice, now);
+                self.conns[at].act(act, &self.random, now);
                 let conn = &self.conns[at];
                 let (arrived, taken, sent, read) = (conn.arrived, conn.taken, conn.sent, conn.read);
                 self.tell(format_args!(
@@ -287,7 +287,7 @@ impl State {
                 let client = listening.to_come.pop();
                 listening.backlog.extend(client);
             }
-            Event::Datagram(at) => self.udp[at].arrive(&self.dice),
+            Event::Datagram(at) => self.udp[at].arrive(&self.random),
         }
     }
 

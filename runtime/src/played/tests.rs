@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::seeds::Seeds;
 use super::trace::Tracing;
-use super::{Played, World, play, play_and_again, program};
+use super::{Played, Simulation, play, play_and_again, program};
 use crate::transfer::Road;
 
 /// Seeds that every run of the library's tests plays.
@@ -36,7 +36,7 @@ fn for_a_while() {
 
 fn a_reset_is_told_as_one(road: Road) {
     for seed in 0..MANY {
-        let run = |world: &Rc<World>| program::relays_of_reset(world, seed, road);
+        let run = |simulation: &Rc<Simulation>| program::relays_of_reset(simulation, seed, road);
         if let Some(failure) = play_and_again(seed, Tracing::Off, run).failure {
             panic!("{failure}");
         }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::datagrams::{NUMBER, datagram_byte, datagram_of};
-use super::program::{Bytes, Ground};
+use super::program::{Bytes, Fixture};
 use super::programs::Seen;
 use super::several::all;
 use crate::buf::BufError;
@@ -33,35 +33,35 @@ struct Exchange {
     left: RefCell<BTreeSet<u32>>,
 }
 
-pub(super) async fn datagrams(ground: Rc<Ground>) -> Seen {
+pub(super) async fn datagrams(fixture: Rc<Fixture>) -> Seen {
     let fd = made();
     let number = fd.as_fd().as_raw_fd();
     // Where buffers come in parts there are no datagrams.
     let Ok(socket) = UdpSocket::from_owned_fd(fd) else { return Ok(()) };
-    let (comes, leaves) = (ground.dice.roll() as u32, ground.dice.roll() as u32);
-    let to_come = ground.dice.below(60) as u32;
-    let at = ground.world.add_udp(number, (comes, to_come), leaves);
+    let (comes, leaves) = (fixture.random.next() as u32, fixture.random.next() as u32);
+    let to_come = fixture.random.below(60) as u32;
+    let at = fixture.simulation.add_udp(number, (comes, to_come), leaves);
     let exchange = Rc::new(Exchange { socket, at, comes, leaves, left: RefCell::default() });
-    let mut tasks = vec![spawn(receives(Rc::clone(&ground), Rc::clone(&exchange), to_come))];
-    for sender in 0..ground.dice.below(4) as u32 {
-        tasks.push(spawn(sends(Rc::clone(&ground), Rc::clone(&exchange), sender)));
+    let mut tasks = vec![spawn(receives(Rc::clone(&fixture), Rc::clone(&exchange), to_come))];
+    for sender in 0..fixture.random.below(4) as u32 {
+        tasks.push(spawn(sends(Rc::clone(&fixture), Rc::clone(&exchange), sender)));
     }
     all(tasks).await?;
-    let has_left = ground.world.udp(at, |udp| udp.left.clone());
+    let has_left = fixture.simulation.udp(at, |udp| udp.left.clone());
     match exchange.left.borrow().difference(&has_left).next() {
         Some(number) => Err(format!("datagram {number} was sent and has not left")),
         None => Ok(()),
     }
 }
 
-async fn receives(ground: Rc<Ground>, exchange: Rc<Exchange>, to_come: u32) -> Seen {
+async fn receives(fixture: Rc<Fixture>, exchange: Rc<Exchange>, to_come: u32) -> Seen {
     let mut seen = 0;
     while seen < to_come {
-        if ground.dice.once_in(6) {
-            sleep(ground.time()).await;
+        if fixture.random.once_in(6) {
+            sleep(fixture.time()).await;
         }
-        let received = match ground.dice.once_in(3) {
-            true => timeout(ground.time(), exchange.socket.recv()).await,
+        let received = match fixture.random.once_in(3) {
+            true => timeout(fixture.time(), exchange.socket.recv()).await,
             false => Ok(exchange.socket.recv().await),
         };
         // An error is of a datagram that was sent. It is told once, and receiving goes on.
@@ -70,7 +70,7 @@ async fn receives(ground: Rc<Ground>, exchange: Rc<Exchange>, to_come: u32) -> S
             seen += 1;
         }
     }
-    let told = ground.world.udp(exchange.at, |udp| udp.told);
+    let told = fixture.simulation.udp(exchange.at, |udp| udp.told);
     if told == seen { Ok(()) } else { Err(format!("{told} datagrams were told of, {seen} seen")) }
 }
 
@@ -86,21 +86,21 @@ fn must_be(datagram: &Datagram, stream: u32, number: u32) -> Seen {
     }
 }
 
-async fn sends(ground: Rc<Ground>, exchange: Rc<Exchange>, sender: u32) -> Seen {
-    for number in (0..ground.dice.below(12) as u32).map(|at| sender << 8 | at) {
+async fn sends(fixture: Rc<Fixture>, exchange: Rc<Exchange>, sender: u32) -> Seen {
+    for number in (0..fixture.random.below(12) as u32).map(|at| sender << 8 | at) {
         let (len, to): (u64, SocketAddr) = datagram_of(exchange.leaves, number);
         let mut bytes = Vec::with_capacity(NUMBER + len as usize);
         bytes.extend_from_slice(&number.to_le_bytes());
         bytes.extend((0..len).map(|at| datagram_byte(exchange.leaves, number, at)));
         let sending = exchange.socket.send_to(Bytes(bytes), to);
-        let sent = match ground.dice.once_in(5) {
-            true => timeout(ground.time(), sending).await,
+        let sent = match fixture.random.once_in(5) {
+            true => timeout(fixture.time(), sending).await,
             false => Ok(sending.await),
         };
         match sent {
             Ok(Ok(_)) => drop(exchange.left.borrow_mut().insert(number)),
             Ok(Err(BufError { error, .. })) => {
-                if ground.world.udp(exchange.at, |udp| udp.left.contains(&number)) {
+                if fixture.simulation.udp(exchange.at, |udp| udp.left.contains(&number)) {
                     return Err(format!("datagram {number} has left, and its sender was told: {error}"));
                 }
             }

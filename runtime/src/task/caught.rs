@@ -28,3 +28,46 @@ pub(crate) async fn caught_of<F: Future>(future: F) -> Result<F::Output, Payload
         Err(payload) => Err(payload),
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::panic_any;
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    struct Output;
+
+    impl Drop for Output {
+        fn drop(&mut self) {
+            panic!("the output, on purpose");
+        }
+    }
+
+    /// Is ready at once, and panics when it is dropped.
+    struct Ready;
+
+    impl Future for Ready {
+        type Output = Output;
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Output> {
+            Poll::Ready(Output)
+        }
+    }
+
+    impl Drop for Ready {
+        fn drop(&mut self) {
+            panic_any("the future, on purpose");
+        }
+    }
+
+    /// Seen to fail: with the output not kept, its panic came out of the poll.
+    #[test]
+    fn an_output_that_is_lost_to_its_futures_destructor_may_panic_too() {
+        let mut running = pin!(caught_of(Ready));
+        let polled = running.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Err(payload)) = polled else { panic!("the future's destructor panicked") };
+        assert_eq!(payload.downcast_ref(), Some(&"the future, on purpose"));
+    }
+}

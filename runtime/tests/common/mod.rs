@@ -325,14 +325,30 @@ pub(crate) async fn once_without_budget<T>(wait: impl Future<Output = T>) {
     drop(other);
 }
 
-/// The program of an example. cargo puts them beside the tests' folder. Where only the test programs were
-/// copied there are none.
+/// The program of an example: in the folder that `ANNULUS_EXAMPLES` names, or where cargo puts them, beside
+/// the tests' folder. Where only the test programs were copied there are none.
 pub(crate) fn example(name: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("ANNULUS_EXAMPLES").map(PathBuf::from);
     let tests = std::env::current_exe().unwrap();
-    let path = tests.parent()?.parent()?.join("examples").join(name);
-    if !path.exists() {
-        println!("skipped: there is no {}; build the examples beside the tests", path.display());
-        return None;
+    let path = named.or_else(|| Some(tests.parent()?.parent()?.join("examples")))?.join(name);
+    let here = path.exists();
+    here_or_left_out(here, &format!("there is no {}; build the examples beside the tests", path.display()));
+    here.then_some(path)
+}
+
+/// Whether a program of others is installed: a client of an example, of the Debian package `package`.
+pub(crate) fn installed(program: &str, package: &str) -> bool {
+    let here = std::process::Command::new(program).arg("--version").output().is_ok();
+    here_or_left_out(here, &format!("{program} is not installed (Debian: {package})"));
+    here
+}
+
+/// Says that something is left out. With `ANNULUS_PEERS=required`, as `scripts/test` sets it, that ends the
+/// test.
+fn here_or_left_out(here: bool, why: &str) {
+    if !here {
+        let required = std::env::var_os("ANNULUS_PEERS").is_some_and(|value| value == "required");
+        assert!(!required, "{why}, and scripts/test should have seen to that");
+        println!("left out: {why}");
     }
-    Some(path)
 }

@@ -1,10 +1,12 @@
 //! The server for operators: metrics, health, a page for people, and orders.
 //!
 //! It runs only when it is asked for, on an address of its own, and its requests are in no log and no count.
-//! A thread of its own answers ([`server`]). It reads what the cores count and waits for none of them. So it
-//! also answers when a core is stuck, and costs the cores nothing. A request is small and has one answer
-//! ([`request`], [`routes`]).
+//! A thread of its own answers ([`server`]), and waits for nobody. What the processes count is asked for by
+//! another ([`asking`]), which reads what the cores count and waits for none of them. So both also answer
+//! when a core is stuck, and cost the cores nothing. A request is small and has one answer ([`request`],
+//! [`routes`]).
 
+mod asking;
 pub(crate) mod options;
 mod request;
 mod routes;

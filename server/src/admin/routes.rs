@@ -3,7 +3,6 @@
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::request::Request;
-use super::source::Source;
 use crate::lifecycle::{self, Stage};
 use crate::metrics::exposition::expose;
 use crate::metrics::format::Format;
@@ -84,25 +83,21 @@ impl Response {
     }
 }
 
-/// Answers a request. `is_local`: it came by a Unix socket.
-pub(super) fn answer(request: &Request, is_local: bool, source: &mut dyn Source) -> Response {
-    let path = request.path.as_str();
+/// The answer to a request that is answered at once; `None` where others have to be asked, which
+/// [`after_asking`] does. `is_local`: it came by a Unix socket.
+pub(super) fn at_once(request: &Request, is_local: bool) -> Option<Response> {
     let is_read = matches!(request.method.as_str(), "GET" | "HEAD");
-    match path {
+    Some(match request.path.as_str() {
         "/" | "/metrics" | "/healthz" | "/readyz" | "/status" | "/upstreams" if !is_read => {
             not_allowed("GET, HEAD")
         }
+        "/metrics" | "/status" | "/upstreams" => return None,
         "/" => Response {
             status: 200,
             content_type: "text/html; charset=utf-8",
             allow: None,
             body: PAGE.to_owned(),
         },
-        "/metrics" => {
-            let format = Format::for_accept(&request.accept);
-            let body = expose(&source.status(), format);
-            Response { status: 200, content_type: format.content_type(), allow: None, body }
-        }
         // An answer says that the process lives. The status says whether a core is stuck.
         "/healthz" => Response::text(200, "ok"),
         "/readyz" => match lifecycle::stage() {
@@ -110,8 +105,6 @@ pub(super) fn answer(request: &Request, is_local: bool, source: &mut dyn Source)
             Stage::Starting => Response::text(503, "starting: not every core listens yet"),
             Stage::Leaving | Stage::Draining => Response::text(503, "draining: no new clients, please"),
         },
-        "/status" => Response::json(200, &Whole::of(&source.status())),
-        "/upstreams" => Response::json(200, &source.status().upstreams),
         "/reload" => match request.method.as_str() {
             "POST" => may_order(request, is_local).unwrap_or_else(order_reload),
             _ => not_allowed("POST"),
@@ -121,19 +114,42 @@ pub(super) fn answer(request: &Request, is_local: bool, source: &mut dyn Source)
             "POST" => may_order(request, is_local).unwrap_or_else(order_upgrade),
             _ => not_allowed("GET, HEAD, POST"),
         },
-        _ => match path.strip_prefix("/upstreams/").and_then(|rest| rest.rsplit_once('/')) {
-            Some((address, word @ ("in" | "out"))) => match request.method.as_str() {
-                "POST" => {
-                    may_order(request, is_local).unwrap_or_else(|| order_upstream(address, word == "in"))
-                }
-                _ => not_allowed("POST"),
-            },
-            _ => Response::text(
-                404,
-                "there are /, /metrics, /healthz, /readyz, /status, /upstreams, /reload, /upgrade",
-            ),
+        _ => match (upstream_of(request), request.method.as_str()) {
+            (None, _) => nothing_there(),
+            (Some(_), "POST") => return may_order(request, is_local),
+            (Some(_), _) => not_allowed("POST"),
+        },
+    })
+}
+
+/// The answer to a request for which others are asked: the status of all processes, and orders to them.
+/// `status` asks for it.
+pub(super) fn after_asking<'a>(request: &Request, status: impl FnOnce() -> &'a Status) -> Response {
+    match request.path.as_str() {
+        "/metrics" => {
+            let format = Format::for_accept(&request.accept);
+            let body = expose(status(), format);
+            Response { status: 200, content_type: format.content_type(), allow: None, body }
+        }
+        "/status" => Response::json(200, &Whole::of(status())),
+        "/upstreams" => Response::json(200, &status().upstreams),
+        _ => match upstream_of(request) {
+            Some((address, in_service)) => order_upstream(address, in_service),
+            None => nothing_there(),
         },
     }
+}
+
+/// The upstream that a request is about, and whether it is to be in service.
+fn upstream_of(request: &Request) -> Option<(&str, bool)> {
+    match request.path.strip_prefix("/upstreams/")?.rsplit_once('/')? {
+        (address, word @ ("in" | "out")) => Some((address, word == "in")),
+        _ => None,
+    }
+}
+
+fn nothing_there() -> Response {
+    Response::text(404, "there are /, /metrics, /healthz, /readyz, /status, /upstreams, /reload, /upgrade")
 }
 
 fn not_allowed(allow: &'static str) -> Response {
@@ -200,14 +216,6 @@ mod tests {
     use super::*;
     use crate::metrics::status::tests::sample;
 
-    struct Sample;
-
-    impl Source for Sample {
-        fn status(&mut self) -> Status {
-            sample()
-        }
-    }
-
     fn ask(method: &str, path: &str, host: &str, origin: Option<&str>) -> Response {
         let request = Request {
             method: method.to_owned(),
@@ -216,7 +224,8 @@ mod tests {
             accept: String::new(),
             origin: origin.map(str::to_owned),
         };
-        answer(&request, false, &mut Sample)
+        let sample = sample();
+        at_once(&request, false).unwrap_or_else(|| after_asking(&request, || &sample))
     }
 
     #[test]

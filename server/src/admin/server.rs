@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
-use super::request::{Parsed, parse};
-use super::routes::{Response, answer};
+use super::asking::{Asking, Id, wake};
+use super::request::{Parsed, Request, parse};
+use super::routes::{Response, at_once};
 use super::socket::{Listener, Stream};
 use super::source::Source;
 
@@ -18,6 +19,8 @@ use super::source::Source;
 const MAX_CONNECTIONS: usize = 32;
 /// How long a request may take to arrive.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// How long it may take to ask others for an answer.
+const ASKING_TIME: Duration = Duration::from_secs(30);
 /// How long an answer may take to be read.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// How long the peer may take to notice the end.
@@ -32,8 +35,10 @@ pub(super) struct Stop {
 /// What the thread has.
 pub(super) struct Server {
     listener: Listener,
-    source: Box<dyn Source>,
+    asking: Asking,
     connections: Vec<Exchange>,
+    /// The number of the next connection.
+    next: Id,
     is_stopped: Arc<AtomicBool>,
     wake: Arc<OwnedFd>,
     /// No descriptor was left for a connection: the next accept is not before this time.
@@ -42,6 +47,7 @@ pub(super) struct Server {
 
 /// A connection, and how far it has come.
 struct Exchange {
+    id: Id,
     stream: Stream,
     state: State,
     deadline: Instant,
@@ -49,6 +55,8 @@ struct Exchange {
 
 enum State {
     Reading(Vec<u8>),
+    /// Others are asked; whether the answer goes with its body.
+    Asking(bool),
     /// What is to be sent, and how much of it has been.
     Writing(Vec<u8>, usize),
     /// All was sent. Bytes that still come are discarded, so that no reset destroys the answer.
@@ -60,10 +68,12 @@ impl Server {
     pub(super) fn new(listener: Listener, source: Box<dyn Source>) -> io::Result<(Self, Stop)> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let is_set = Arc::new(AtomicBool::new(false));
+        let asking = Asking::begin(source, Arc::clone(&wake))?;
         let server = Server {
             listener,
-            source,
+            asking,
             connections: Vec::new(),
+            next: 0,
             is_stopped: Arc::clone(&is_set),
             wake: Arc::clone(&wake),
             rest_until: None,
@@ -74,7 +84,7 @@ impl Server {
     /// Answers until it is stopped.
     pub(super) fn run(mut self) {
         while !self.is_stopped.load(Ordering::Acquire) {
-            let ready = match self.wait() {
+            let ready = match self.wait_and_take_answers() {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!(%error, "the admin server cannot wait for requests and ends");
@@ -86,7 +96,7 @@ impl Server {
                 if exchange.deadline <= now {
                     exchange.state = State::Over;
                 } else if *ready {
-                    exchange.go_on(self.source.as_mut());
+                    exchange.go_on(&self.asking);
                 }
             }
             self.connections.retain(|exchange| !matches!(exchange.state, State::Over));
@@ -94,6 +104,21 @@ impl Server {
                 self.accept();
             }
         }
+    }
+
+    /// As [`wait`](Self::wait). Answers for which others were asked are on their way afterwards.
+    fn wait_and_take_answers(&mut self) -> io::Result<Vec<bool>> {
+        let ready = self.wait()?;
+        // Before the answers are taken, so that one that comes later is signalled anew. Nothing there is
+        // no error.
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+        while let Some((id, response)) = self.asking.answer() {
+            // Its connection may have gone.
+            if let Some(exchange) = self.connections.iter_mut().find(|exchange| exchange.id == id) {
+                exchange.answered(&response);
+            }
+        }
+        Ok(ready)
     }
 
     /// Waits for something to do. Says whether somebody connects, and which connections can go on.
@@ -105,7 +130,12 @@ impl Server {
         let rests = is_given || self.rest_until.is_some_and(|until| until > now);
         fds.push(PollFd::from_borrowed_fd(listener, if rests { PollFlags::empty() } else { PollFlags::IN }));
         for exchange in &self.connections {
-            let wanted = if let State::Writing(..) = exchange.state { PollFlags::OUT } else { PollFlags::IN };
+            let wanted = match exchange.state {
+                State::Writing(..) => PollFlags::OUT,
+                // Its end is reported all the same.
+                State::Asking(_) => PollFlags::empty(),
+                State::Reading(_) | State::Lingering | State::Over => PollFlags::IN,
+            };
             fds.push(PollFd::from_borrowed_fd(exchange.stream.as_fd(), wanted));
         }
         let deadlines = self.connections.iter().map(|exchange| exchange.deadline);
@@ -125,8 +155,9 @@ impl Server {
                 if self.connections.len() >= MAX_CONNECTIONS {
                     self.connections.remove(0);
                 }
-                let deadline = Instant::now() + REQUEST_TIME;
-                self.connections.push(Exchange { stream, state: State::Reading(Vec::new()), deadline });
+                let (id, deadline) = (self.next, Instant::now() + REQUEST_TIME);
+                self.next += 1;
+                self.connections.push(Exchange { id, stream, state: State::Reading(Vec::new()), deadline });
             }
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted) => {}
@@ -140,7 +171,7 @@ impl Server {
 
 impl Exchange {
     /// Goes on as far as no call waits.
-    fn go_on(&mut self, source: &mut dyn Source) {
+    fn go_on(&mut self, asking: &Asking) {
         loop {
             let done = match &mut self.state {
                 State::Reading(bytes) => match receive(&mut self.stream, bytes) {
@@ -148,8 +179,10 @@ impl Exchange {
                         Parsed::Partial => continue,
                         Parsed::Complete(request) => {
                             let with_body = request.method != "HEAD";
-                            let response = answer(&request, self.stream.is_unix(), source);
-                            self.begin_answer(response.bytes(with_body))
+                            match at_once(&request, self.stream.is_unix()) {
+                                Some(response) => self.begin_answer(response.bytes(with_body)),
+                                None => return self.ask(asking, request, with_body),
+                            }
                         }
                         Parsed::Refused(status, why) => {
                             self.begin_answer(Response::text(status, why).bytes(true))
@@ -166,6 +199,8 @@ impl Exchange {
                     }
                     Err(error) => Err(error),
                 },
+                // Its peer has gone.
+                State::Asking(_) => Ok(true),
                 State::Lingering => receive(&mut self.stream, &mut Vec::new()).map(|came| came.is_none()),
                 State::Over => return,
             };
@@ -176,6 +211,20 @@ impl Exchange {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => self.state = State::Over,
             }
+        }
+    }
+
+    fn ask(&mut self, asking: &Asking, request: Request, with_body: bool) {
+        self.state = State::Asking(with_body);
+        self.deadline = Instant::now() + ASKING_TIME;
+        asking.ask(self.id, request);
+    }
+
+    /// Those who were asked have answered.
+    fn answered(&mut self, response: &Response) {
+        if let State::Asking(with_body) = self.state {
+            self.state = State::Writing(response.bytes(with_body), 0);
+            self.deadline = Instant::now() + ANSWER_TIME;
         }
     }
 
@@ -203,7 +252,6 @@ fn receive(stream: &mut Stream, bytes: &mut Vec<u8>) -> io::Result<Option<()>> {
 impl Drop for Stop {
     fn drop(&mut self) {
         self.is_set.store(true, Ordering::Release);
-        // It fails only when its count is at its limit, and then the thread wakes as well.
-        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        wake(&self.wake);
     }
 }

@@ -14,7 +14,8 @@ use crate::processes::figures::{Members, answer_by};
 use crate::service::alive;
 
 /// How long a member may take to answer. A machine that is busy may hold it up for seconds, and counters
-/// without its share would look as if they had begun anew. Prometheus waits for 10 s.
+/// without its share would look as if they had begun anew. Prometheus waits for 10 s. A member that does not
+/// answer in this time is left out, without a wait, until it has.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A question: the member's status.
@@ -80,7 +81,7 @@ impl Upstreams for OfMembers {
     fn set_in_service(&self, address: &str, in_service: bool) -> bool {
         let order = [if in_service { IN } else { OUT }, address.as_bytes()].concat();
         let members = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        members.ask(&order, PATIENCE).iter().any(|(_, answer)| answer == DONE)
+        members.order(&order, PATIENCE).iter().any(|(_, answer)| answer == DONE)
     }
 }
 

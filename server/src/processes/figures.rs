@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annulus::numa::NodeId;
 use rustix::event::{EventfdFlags, eventfd};
@@ -34,6 +34,10 @@ pub(super) struct Question {
     pub(super) text: Vec<u8>,
     /// Where each member's answer goes.
     pub(super) answers: Sender<(NodeId, Vec<u8>)>,
+    /// Until when answers are waited for.
+    pub(super) until: Instant,
+    /// Whether it also goes to a member that owes an answer.
+    pub(super) is_order: bool,
 }
 
 /// Passes questions from any thread of the first process to its members.
@@ -58,17 +62,27 @@ pub(super) fn way() -> io::Result<(Members, Asked)> {
 }
 
 impl Members {
-    /// The answers of all members that answer within `patience`, in no order. Not on the main thread, which
-    /// passes them on.
+    /// The answers of all members that answer within `patience`, in no order. A member that has let an
+    /// earlier question wait for longer than its patience is not asked until it has answered that one: so it
+    /// holds up one question, and no more. Not on the main thread, which passes them on.
     pub(crate) fn ask(&self, question: &[u8], patience: Duration) -> Vec<(NodeId, Vec<u8>)> {
+        self.answers(question, patience, false)
+    }
+
+    /// As [`ask`](Self::ask), and every member gets it: one that does not answer now obeys when it can.
+    pub(crate) fn order(&self, order: &[u8], patience: Duration) -> Vec<(NodeId, Vec<u8>)> {
+        self.answers(order, patience, true)
+    }
+
+    fn answers(&self, text: &[u8], patience: Duration, is_order: bool) -> Vec<(NodeId, Vec<u8>)> {
         let (answers, came) = channel();
-        if self.questions.send(Question { text: question.to_vec(), answers }).is_err() {
+        let until = Instant::now() + patience;
+        if self.questions.send(Question { text: text.to_vec(), answers, until, is_order }).is_err() {
             return Vec::new();
         }
         self.wake();
-        let deadline = std::time::Instant::now() + patience;
         let next = || {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            let left = until.saturating_duration_since(Instant::now());
             // The end comes when every member that was asked has answered or gone.
             came.recv_timeout(left).ok()
         };

@@ -279,7 +279,7 @@ impl Work {
     /// event reports it: the ring's polls always ask for the end of the peer too, and that has come.
     fn see_failed(&mut self, sides: [&Rc<Socket>; 2]) {
         for (side, socket) in sides.into_iter().enumerate() {
-            if self.state.is_deaf(side) && delivery(socket.fd()).is_some_and(|it| it.is_closed) {
+            if self.state.is_send_only(side) && delivery(socket.fd()).is_some_and(|it| it.is_closed) {
                 self.state.refused(side);
                 self.failed(side, io::ErrorKind::ConnectionReset.into());
             }
@@ -330,8 +330,8 @@ impl Work {
         let next = samples.sample(&self.limits, now, (phase, moved), acknowledged)?;
         let soon = self.acknowledged_in.map(|ms| now + Duration::from_millis(ms.into()));
         self.acknowledged_in = self.acknowledged_in.map(|ms| (ms * 2).min(ACKNOWLEDGED_LATE));
-        let deaf = (0..2).any(|side| self.state.is_deaf(side)).then(|| now + FAILURE_CHECKS);
-        Ok([next, soon, deaf].into_iter().flatten().min())
+        let failure_check = (0..2).any(|side| self.state.is_send_only(side)).then(|| now + FAILURE_CHECKS);
+        Ok([next, soon, failure_check].into_iter().flatten().min())
     }
 
     /// Closes or resets both sides, and reports how the relay ended.

@@ -225,7 +225,7 @@ impl State {
 
     /// Whether a failure of `side` would go unnoticed, because nothing is taken from it: it has sent its end
     /// and is still given bytes.
-    pub(super) fn is_deaf(&self, side: Side) -> bool {
+    pub(super) fn is_send_only(&self, side: Side) -> bool {
         self.input[side] == Input::Ended && self.output[side] == Output::Open
     }
 

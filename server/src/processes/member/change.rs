@@ -33,9 +33,17 @@ impl OfMember {
     /// before it wants the next change.
     pub(crate) fn begin(self: &Arc<Self>, change: Change) {
         let this = Arc::clone(self);
+        // Who asks waits for an answer, and a change that is under way is not refused with it.
+        let number =
+            if let Change::Ask(question) = &change { question.first_chunk::<8>().copied() } else { None };
         let thread = std::thread::Builder::new().name("change".to_owned());
         if let Err(error) = thread.spawn(move || this.run(change)) {
-            self.member.answer(Up::Refused, format!("no thread can be started: {error}").as_bytes());
+            match number {
+                Some(number) => self.member.answer(Up::Answer, &number),
+                None => {
+                    self.member.answer(Up::Refused, format!("no thread can be started: {error}").as_bytes())
+                }
+            }
         }
     }
 

@@ -211,7 +211,7 @@ impl<'a> ProcessGroup<'a> {
     fn answered(&mut self, (node, pid): (NodeId, u32), frame: Frame) {
         match Up::of(frame.kind) {
             Some(Up::Resolve) => self.lookups.begin(pid, &frame.payload),
-            Some(Up::Answer) => self.questions.answered(node, &frame.payload),
+            Some(Up::Answer) => self.questions.answered((node, pid), &frame.payload),
             Some(up) => self.changes.answered(node, up, &frame.payload),
             None => tracing::debug!(%node, kind = frame.kind, "a process says what nobody understands"),
         }

@@ -109,8 +109,9 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
         let (members, count) = (members.clone(), shares.len());
         watchdog::watch(move |time| several::are_alive(&members, count, time));
     });
-    // Those that it asks are gone when it is waited for.
     let left = group.leave(served);
+    // Nobody answers any more, and who still asks learns of that. Then the thread can be waited for.
+    drop(group);
     drop(admin);
     left
 }

@@ -12,8 +12,8 @@ mod setup;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
-use std::sync::mpsc::channel;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -190,29 +190,17 @@ pub(crate) fn found_at_start(name: &str, port: u16) -> Vec<SocketAddr> {
     known.map_or_else(Vec::new, |known| known.2.clone())
 }
 
-/// Looks names up, all at the same time, and keeps what is found within [`AT_START`] for [`found_at_start`].
+/// The most look-ups at a time at the start. A silent resolver keeps each of them for seconds.
+const AT_ONCE: usize = 32;
+
+/// Looks names up, [`AT_ONCE`] at a time, and keeps what is found within [`AT_START`] for [`found_at_start`].
 ///
 /// # Errors
 /// One of the names does not exist.
 pub(super) fn look_up_at_start(names: impl Iterator<Item = Asked>) -> Result<(), String> {
-    let (tell, told) = channel();
-    let mut left = 0;
-    for asked in names {
-        let tell = tell.clone();
-        let look = move || {
-            let found = look_up(&asked);
-            // A late result has no receiver: the thread goes on while the resolver does not answer.
-            drop(tell.send((asked, found)));
-        };
-        // A name without a thread is looked up later, like one whose resolver does not answer.
-        left += usize::from(std::thread::Builder::new().name("resolver".to_owned()).spawn(look).is_ok());
-    }
     let until = Instant::now() + AT_START;
-    while left > 0 {
-        let Ok((asked, found)) = told.recv_timeout(until.saturating_duration_since(Instant::now())) else {
-            break;
-        };
-        left -= 1;
+    let told = look_up_all(names.collect(), AT_ONCE, look_up);
+    while let Ok((asked, found)) = told.recv_timeout(until.saturating_duration_since(Instant::now())) {
         match found {
             Ok(found) => know(&asked.name, asked.port, found.addresses),
             Err(Missing::NoAnswer(why)) => tracing::debug!(name = asked.name, why, "not looked up yet"),
@@ -222,6 +210,35 @@ pub(super) fn look_up_at_start(names: impl Iterator<Item = Asked>) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Looks names up on so many threads. The receiver's end comes when all are told; when it is dropped, each
+/// thread ends with the name that it has.
+fn look_up_all(
+    names: Vec<Asked>,
+    at_once: usize,
+    look_up: impl Fn(&Asked) -> Answer + Clone + Send + 'static,
+) -> Receiver<(Asked, Answer)> {
+    let (tell, told) = channel();
+    let threads = at_once.min(names.len());
+    let names = Arc::new(Mutex::new(names.into_iter()));
+    for _ in 0..threads {
+        let (names, tell, look_up) = (Arc::clone(&names), tell.clone(), look_up.clone());
+        let look = move || loop {
+            // The lock is not held during the look-up.
+            let next = names.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(asked) = next else { return };
+            let found = look_up(&asked);
+            if tell.send((asked, found)).is_err() {
+                return;
+            }
+        };
+        // Names without a thread are looked up later, like those whose resolver does not answer.
+        if let Err(error) = std::thread::Builder::new().name("resolver".to_owned()).spawn(look) {
+            tracing::debug!(%error, "no thread can be started to look names up");
+        }
+    }
+    told
 }
 
 #[cfg(test)]

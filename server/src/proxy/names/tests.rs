@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use proptest::prelude::*;
@@ -336,6 +336,42 @@ fn servers_are_written_with_their_port_or_without() {
     for no in ["", "localhost", "127.0.0.1:0", "127.0.0.1:", "127.0.0.1:x"] {
         assert!(server(no).is_err(), "{no}");
     }
+}
+
+/// Seen to fail: with a thread for each name, and with threads that go on when nobody listens.
+#[test]
+fn so_many_names_and_no_more_are_looked_up_at_once() {
+    const AT_ONCE: usize = 4;
+    let names = || {
+        let asked = |number| Asked { name: format!("{number}.test"), port: 80, servers: Vec::new() };
+        (0..1000).map(asked).collect::<Vec<_>>()
+    };
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (its_now, its_most) = (Arc::clone(&now), Arc::clone(&most));
+    let told = look_up_all(names(), AT_ONCE, move |_| {
+        its_most.fetch_max(its_now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        // Others begin meanwhile, if they may.
+        std::thread::yield_now();
+        its_now.fetch_sub(1, Ordering::SeqCst);
+        Err(Missing::NoAnswer(String::new()))
+    });
+    let told: std::collections::HashSet<_> = told.iter().map(|(asked, _)| asked.name).collect();
+    assert_eq!((told.len(), most.load(Ordering::SeqCst) <= AT_ONCE), (1000, true), "{most:?}");
+
+    let (hold, held) = channel::<()>();
+    let (held, begun) = (Arc::new(Mutex::new(held)), Arc::new(AtomicUsize::new(0)));
+    let its_begun = Arc::clone(&begun);
+    let told = look_up_all(names(), AT_ONCE, move |_| {
+        its_begun.fetch_add(1, Ordering::SeqCst);
+        let _ = held.lock().unwrap().recv();
+        Err(Missing::NoAnswer(String::new()))
+    });
+    drop((told, hold));
+    // Each thread has a share in it.
+    while Arc::strong_count(&begun) > 1 {
+        std::thread::yield_now();
+    }
+    assert!(begun.load(Ordering::SeqCst) <= AT_ONCE, "{begun:?}");
 }
 
 proptest! {

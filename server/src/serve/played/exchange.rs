@@ -1,6 +1,6 @@
 //! What clients of a play ask, and what they have to hear.
 
-use annulus::played::Stage;
+use annulus::played::PlayHandle;
 
 /// Bytes of a head, at most.
 const HEAD: usize = 16 * 1024;
@@ -46,10 +46,10 @@ impl Expected {
 }
 
 /// Some requests for one connection.
-pub(super) fn requests(stage: &Stage, files: &Files) -> Vec<Expected> {
-    let count = 1 + stage.below(6);
-    let mut asked: Vec<_> = (0..count).map(|_| one(stage, files)).collect();
-    match stage.below(6) {
+pub(super) fn requests(play: &PlayHandle, files: &Files) -> Vec<Expected> {
+    let count = 1 + play.below(6);
+    let mut asked: Vec<_> = (0..count).map(|_| one(play, files)).collect();
+    match play.below(6) {
         0 => asked.push(Expected::new("NO REQUEST\r\n\r\n".to_owned(), 400)),
         1 => {
             let request = "GET /small HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -60,25 +60,25 @@ pub(super) fn requests(stage: &Stage, files: &Files) -> Vec<Expected> {
     asked
 }
 
-fn one(stage: &Stage, files: &Files) -> Expected {
-    let (name, content) = &files.0[stage.below(files.0.len() as u64) as usize];
-    let filler = "x".repeat(stage.pick(&[0, 0, 300, 6_000]));
+fn one(play: &PlayHandle, files: &Files) -> Expected {
+    let (name, content) = &files.0[play.below(files.0.len() as u64) as usize];
+    let filler = "x".repeat(play.pick(&[0, 0, 300, 6_000]));
     let fields = format!("Host: a\r\nX-Filler: {filler}\r\n");
     let (len, ask) = (content.len() as u64, |method: &str, more: &str| {
         format!("{method} /{name} HTTP/1.1\r\n{fields}{more}\r\n")
     });
-    match stage.below(9) {
+    match play.below(9) {
         0 => Expected::new(ask("HEAD", ""), 200).bare(),
         1 => Expected::new(ask("GET", "If-None-Match: *\r\n"), 304).bare(),
         2 => Expected::new(format!("GET /nothing HTTP/1.1\r\n{fields}\r\n"), 404),
         3 => {
-            let body = "b".repeat(stage.pick(&[0, 1, 5_000]));
+            let body = "b".repeat(play.pick(&[0, 1, 5_000]));
             let more = format!("Content-Length: {}\r\n", body.len());
             Expected::new(format!("{}{body}", ask("POST", &more)), 405)
         }
         4 | 5 if len > 0 => {
-            let from = stage.below(len);
-            let to = from + stage.below(len - from);
+            let from = play.below(len);
+            let to = from + play.below(len - from);
             let more = format!("Range: bytes={from}-{to}\r\n");
             Expected::new(ask("GET", &more), 206).with_body(&content[from as usize..=to as usize])
         }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use annulus::net::Tcp;
-use annulus::played::{Played, Seeds, Stage, Tracing, play_on_stage};
+use annulus::played::{PlayHandle, Played, Seeds, Tracing, play_program};
 use annulus::transfer::Road;
 use clap::Parser;
 use exchange::{Expected, Files, answers, requests};
@@ -64,15 +64,15 @@ impl Drop for Root {
 }
 
 /// What is served to a few clients at once, on one core.
-async fn serves(stage: Stage) -> Result<(), String> {
+async fn serves(play: PlayHandle) -> Result<(), String> {
     let files = Rc::new(Files::new());
     let root = Root::with(&files).map_err(|e| format!("cannot make a directory to serve: {e}"))?;
     let mut flags = vec!["serve".into(), root.0.clone().into_os_string()];
-    if stage.once_in(2) {
+    if play.once_in(2) {
         flags.extend(["--cache".into(), "0".into()]);
     }
     let args = Flags::try_parse_from(flags).map_err(|e| e.to_string())?.serve;
-    let road = stage.pick(&[Road::Inline, Road::Ring]);
+    let road = play.pick(&[Road::Inline, Road::Ring]);
     let (configs, access) = ([SiteConfig::of_all(args)], Rc::new(AccessLog::on_core()));
     let sites = loop {
         // No descriptor may be left for it.
@@ -81,9 +81,9 @@ async fn serves(stage: Stage) -> Result<(), String> {
         }
     };
     let gate = Rc::new(Gate::new(AccessList::default(), Vec::new(), Vec::new(), Field::XForwardedFor));
-    let clients = (0..1 + stage.below(4)).map(|_| {
-        let (stage, files) = (stage.clone(), Rc::clone(&files));
-        annulus::spawn(served(stage, files, Rc::clone(&sites), Rc::clone(&gate)))
+    let clients = (0..1 + play.below(4)).map(|_| {
+        let (play, files) = (play.clone(), Rc::clone(&files));
+        annulus::spawn(served(play, files, Rc::clone(&sites), Rc::clone(&gate)))
     });
     let clients: Vec<_> = clients.collect();
     let mut seen = Ok(());
@@ -94,24 +94,24 @@ async fn serves(stage: Stage) -> Result<(), String> {
 }
 
 /// One connection, from its first byte to its last.
-async fn served(stage: Stage, files: Rc<Files>, sites: Rc<Sites>, gate: Rc<Gate>) -> Result<(), String> {
-    let asked: Rc<[Expected]> = requests(&stage, &files).into();
+async fn served(play: PlayHandle, files: Rc<Files>, sites: Rc<Sites>, gate: Rc<Gate>) -> Result<(), String> {
+    let asked: Rc<[Expected]> = requests(&play, &files).into();
     let says: Vec<u8> = asked.iter().flat_map(|one| one.request.clone()).collect();
     // How many answers a client lets be outstanding: one waits for each, another says all at once.
-    let ahead = stage.pick(&[1, 2, 100]);
+    let ahead = play.pick(&[1, 2, 100]);
     let known = Rc::clone(&asked);
     let up_to = move |heard: &[u8]| {
         let answered = answers(&known, heard).map_or(0, |heard| heard.whole);
         known.iter().take(answered + ahead).map(|one| one.request.len() as u64).sum()
     };
-    let (stream, client) = stage.client(says, up_to);
+    let (stream, client) = play.client(says, up_to);
     let mut accepted = Accepted::new(stream);
-    if stage.once_in(2) {
+    if play.once_in(2) {
         accepted.declared = Some(([192, 0, 2, 1], 4711).into());
     }
     run::<Tcp, Unwatched>(accepted, sites, gate).await;
     let heard = answers(&asked, &client.heard())?;
-    stage.says(format_args!("{heard:?} of {} answers, reset {}", asked.len(), client.was_reset()));
+    play.says(format_args!("{heard:?} of {} answers, reset {}", asked.len(), client.was_reset()));
     if client.was_reset() {
         return Ok(());
     }
@@ -132,7 +132,7 @@ async fn served(stage: Stage, files: Rc<Files>, sites: Rc<Sites>, gate: Rc<Gate>
 
 /// The connections of the server.
 fn seeds() -> Seeds<impl Fn(u64, Tracing) -> Played> {
-    let play = |seed, tracing| play_on_stage(seed, tracing, serves);
+    let play = |seed, tracing| play_program(seed, tracing, serves);
     Seeds { play, command: "scripts/play --server" }
 }
 

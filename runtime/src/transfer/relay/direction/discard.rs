@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::{Direction, Failure, Joint, Manner, Waits, Watch};
+use super::{Direction, Failure, Joint, Mode, Waits, Watch};
 use crate::core::Core;
 use crate::net::sys::delivery;
 use crate::op::poll::Ready;
@@ -16,10 +16,10 @@ const DISCARDS: u32 = 16;
 impl Direction {
     /// Takes what comes and discards it, until the end comes.
     pub(super) fn discard(&mut self, io: Joint<'_>, cx: &mut Context<'_>) -> Poll<Failure> {
-        if self.manner != Manner::Bulk {
-            ready!(self.poll_quiet(io, cx));
+        if self.mode != Mode::Splice {
+            ready!(self.poll_receive_stopped(io, cx));
             while Core::with(|core| io.from.take_chunk(core)).is_some() {}
-            self.manner = Manner::Bulk;
+            self.mode = Mode::Splice;
         }
         if let Some(end) = io.from.over() {
             return Poll::Ready(Failure::Source(end.map(io::Error::from_raw_os_error)));
@@ -57,14 +57,14 @@ impl Direction {
             Watch::Off if is_held_up => {
                 self.watch = Watch::Armed(wait(io.from, Ready::Gone, cx));
             }
-            Watch::Off | Watch::Spoken => return None,
+            Watch::Off | Watch::Done => return None,
             Watch::Armed(_) => {}
         }
         let Watch::Armed(polled) = &mut self.watch else { return None };
         if poll_asked(polled, cx).is_pending() {
             return None;
         }
-        self.watch = Watch::Spoken;
+        self.watch = Watch::Done;
         if delivery(io.from.fd()).is_some_and(|delivery| delivery.is_closed) && state.may_be_given(io.d) {
             // The kernel reports an error once, and an operation that is dropped now may have received it.
             let e = io::Error::from_raw_os_error(libc::ECONNRESET);

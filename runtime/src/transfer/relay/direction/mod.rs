@@ -12,9 +12,9 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+mod copy;
 mod discard;
 mod splice;
-mod talk;
 
 use super::bursts::Bursts;
 use super::calls::{asked, poll_asked};
@@ -41,14 +41,14 @@ pub(super) struct Joint<'a> {
 
 /// How bytes are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
+enum Mode {
     /// Receives into the core's buffers and sends from there. A message costs a completion and a call;
     /// spliced, it would cost a poll, a pipe and three calls.
-    Talk,
-    /// Ends the receive of [`Talk`](Self::Talk), which would take bytes that are to be spliced.
-    Quieting,
+    Copy,
+    /// Ends the receive of [`Copy`](Self::Copy), which would take bytes that are to be spliced.
+    StopReceiving,
     /// Splices.
-    Bulk,
+    Splice,
 }
 
 /// The operation that a direction waits for.
@@ -67,7 +67,7 @@ enum Watch {
     Off,
     Armed(InFlight<PollOnce<SocketFd>>),
     /// It has reported. It learns nothing more.
-    Spoken,
+    Done,
 }
 
 /// The reason why a direction stops carrying bytes.
@@ -81,14 +81,14 @@ pub(super) enum Failure {
 /// One direction.
 pub(super) struct Direction {
     step: Step,
-    manner: Manner,
+    mode: Mode,
     waits: Waits,
     watch: Watch,
     /// The ticket among the tasks that wait to receive, when another waker waits already because the relay
     /// has moved to another task.
     reading: Option<u64>,
     /// A poll has reported that there is something to take.
-    is_promised: bool,
+    is_readable: bool,
     bursts: Bursts,
     pipe: Option<Rc<Pipe>>,
     /// Copied bytes that are not sent yet.
@@ -100,11 +100,11 @@ impl Direction {
         Self {
             step: Step::Carry,
             // Bytes that were received before the relay go first.
-            manner: Manner::Quieting,
+            mode: Mode::StopReceiving,
             waits: Waits::Nothing,
             watch: Watch::Off,
             reading: None,
-            is_promised: false,
+            is_readable: false,
             bursts: Bursts::default(),
             pipe: None,
             rest: Vec::new(),
@@ -200,10 +200,10 @@ impl Direction {
             if !state.may_take(io.d) {
                 return Poll::Ready(Ok(()));
             }
-            match self.manner {
-                Manner::Talk => ready!(self.talk(io, state, cx))?,
-                Manner::Quieting => ready!(self.quiet(io, state, cx))?,
-                Manner::Bulk => self.fill(io, state, cx)?,
+            match self.mode {
+                Mode::Copy => ready!(self.copy(io, state, cx))?,
+                Mode::StopReceiving => ready!(self.stop_receiving(io, state, cx))?,
+                Mode::Splice => self.fill(io, state, cx)?,
             }
         }
     }
@@ -220,7 +220,7 @@ impl Direction {
             Waits::Readable(mut asked) => match poll_asked(&mut asked, cx) {
                 Poll::Pending => self.waits = Waits::Readable(asked),
                 Poll::Ready(polled) => {
-                    self.is_promised = true;
+                    self.is_readable = true;
                     return Poll::Ready(polled.map_err(|e| Failure::Source(Some(e))));
                 }
             },

@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::Context;
 
-use super::{Direction, Failure, Joint, Manner, Waits, Watch};
+use super::{Direction, Failure, Joint, Mode, Waits, Watch};
 use crate::core::Core;
 use crate::core::pipe_pool::is_lack;
 use crate::net::SocketFd;
@@ -33,7 +33,7 @@ impl Direction {
                     Some(None) => return Err(Failure::Source(None)),
                     None => {}
                 }
-                if !self.is_promised {
+                if !self.is_readable {
                     self.waits = Waits::Readable(wait(io.from, Ready::Read, cx));
                     return Ok(());
                 }
@@ -43,11 +43,11 @@ impl Direction {
                 match Pipe::take() {
                     Ok(pipe) => self.pipe.insert(pipe),
                     Err(e) if is_lack(&e) => {
-                        self.is_promised = false;
+                        self.is_readable = false;
                         // It was less than bulk, because the pipe took no more.
                         let found = self.copy_some(io, state).map_err(Failure::Source)?;
                         if found && self.bursts.over() {
-                            self.manner = Manner::Talk;
+                            self.mode = Mode::Copy;
                         }
                         return Ok(());
                     }
@@ -76,18 +76,18 @@ impl Direction {
         state: &mut State,
         filled: io::Result<usize>,
     ) -> Result<(), Failure> {
-        let was_promised = std::mem::replace(&mut self.is_promised, false);
+        let was_readable = std::mem::replace(&mut self.is_readable, false);
         match filled {
             Ok(n) if n > 0 => {
                 state.took(io.d, n as u64);
                 self.bursts.add(n);
             }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.is_promised = was_promised,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.is_readable = was_readable,
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(Failure::Source(Some(e))),
             // The end, or what looks like it, or nothing although a poll reported something: see `copy_some`.
             end => {
                 self.pipe = None;
-                if end.is_ok() || was_promised || io.road == Road::Ring {
+                if end.is_ok() || was_readable || io.road == Road::Ring {
                     self.copy_some(io, state).map_err(Failure::Source)?;
                 }
                 self.burst_is_over();
@@ -147,7 +147,7 @@ impl Direction {
 
     pub(super) fn burst_is_over(&mut self) {
         if self.bursts.over() {
-            self.manner = Manner::Talk;
+            self.mode = Mode::Copy;
             // A message nearly always fits, so an idle relay has no operation that waits for space.
             if let Watch::Armed(_) = self.watch {
                 self.watch = Watch::Off;

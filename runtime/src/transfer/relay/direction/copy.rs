@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::{Direction, Failure, Joint, Manner, count_copied};
+use super::{Direction, Failure, Joint, Mode, count_copied};
 use crate::core::Core;
 use crate::net::writing::send_now;
 use crate::transfer::relay::bursts::BULK;
@@ -15,7 +15,7 @@ impl Direction {
     /// must not hold the core's buffers: bytes that the side does not take wait on the heap. Where the core
     /// has no buffer left the relay does not wait for one: splicing needs none, and the holders of the
     /// buffers may wait for the bytes of this relay.
-    pub(super) fn talk(
+    pub(super) fn copy(
         &mut self,
         io: Joint<'_>,
         state: &mut State,
@@ -34,7 +34,7 @@ impl Direction {
             Some(polled)
         });
         let Some(polled) = polled else {
-            self.manner = Manner::Quieting;
+            self.mode = Mode::StopReceiving;
             return Poll::Ready(Ok(()));
         };
         let polled = ready!(polled);
@@ -50,19 +50,19 @@ impl Direction {
         count_copied(state, sent);
         if sent < chunk.len() || chunk.len() >= BULK {
             self.rest = chunk[sent..].to_vec();
-            self.manner = Manner::Quieting;
+            self.mode = Mode::StopReceiving;
         }
         Poll::Ready(Ok(()))
     }
 
     /// Ends receiving into buffers, and takes the bytes that had come that way.
-    pub(super) fn quiet(
+    pub(super) fn stop_receiving(
         &mut self,
         io: Joint<'_>,
         state: &mut State,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        ready!(self.poll_quiet(io, cx));
+        ready!(self.poll_receive_stopped(io, cx));
         while let Some(chunk) = Core::with(|core| io.from.take_chunk(core)) {
             state.took(io.d, chunk.len() as u64);
             let sent = if self.rest.is_empty() {
@@ -75,7 +75,7 @@ impl Direction {
             self.rest.extend_from_slice(&chunk[sent..]);
         }
         // Not before: if the target has gone, what is left is discarded, and gives its buffers back.
-        self.manner = Manner::Bulk;
+        self.mode = Mode::Splice;
         Poll::Ready(Ok(()))
     }
 
@@ -94,7 +94,7 @@ impl Direction {
             self.rest.extend_from_slice(&found[sent..n]);
         }
         if n < BULK {
-            self.is_promised = false;
+            self.is_readable = false;
             self.burst_is_over();
         }
         Ok(())
@@ -117,7 +117,7 @@ impl Direction {
     }
 
     /// Ready when no receive is armed.
-    pub(super) fn poll_quiet(&mut self, io: Joint<'_>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_receive_stopped(&mut self, io: Joint<'_>, cx: &mut Context<'_>) -> Poll<()> {
         ready!(Core::with(|core| io.from.poll_quiet(core, cx, &mut self.reading)));
         io.from.wait_is_over(&mut self.reading);
         Poll::Ready(())

@@ -3,14 +3,14 @@
 use std::cell::Cell;
 
 /// A stream of numbers that follows from its seed alone (SplitMix64, Steele, Lea and Flood, 2014).
-pub(super) struct Dice(Cell<u64>);
+pub(super) struct Random(Cell<u64>);
 
-impl Dice {
+impl Random {
     pub(super) fn new(seed: u64) -> Self {
         Self(Cell::new(seed))
     }
 
-    pub(super) fn roll(&self) -> u64 {
+    pub(super) fn next(&self) -> u64 {
         let state = self.0.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
         self.0.set(state);
         mix(state)
@@ -18,7 +18,7 @@ impl Dice {
 
     /// A number below `n`.
     pub(super) fn below(&self, n: u64) -> u64 {
-        self.roll() % n.max(1)
+        self.next() % n.max(1)
     }
 
     /// A number from `least` to `most`, both included.
