@@ -225,8 +225,8 @@ fn a_cache_that_is_too_small_serves_as_well() {
     }
 }
 
-/// Half of the descriptors are for connections, and files whose content is in memory are kept open with no more
-/// than half of the rest.
+/// Half of the descriptors are for connections, and files whose content is in memory are kept open with no
+/// more than half of the rest.
 #[test]
 fn open_files_take_no_more_than_half_of_the_descriptors() {
     const FILES: u64 = 256;
@@ -244,8 +244,8 @@ fn open_files_take_no_more_than_half_of_the_descriptors() {
     }
 }
 
-/// The budget is one of all cores of a node: a core alone may use all of it, and together they use no more. Open
-/// files tell, since each core has its own, also of what both of them hold.
+/// The budget is one of all cores of a node: a core alone may use all of it, and together they use no more.
+/// Open files tell, since each core has its own, also of what both of them hold.
 #[test]
 fn the_budget_of_a_node_is_shared_by_its_cores() {
     const MOST: usize = 100;

@@ -29,8 +29,8 @@ fn a_body_that_does_not_come_to_its_end_is_408() {
     server.stop();
 }
 
-/// 128 header lines, 32 KiB of head and 8 KiB of request line are taken; what is one more is refused, and who sends
-/// it is told.
+/// 128 header lines, 32 KiB of head and 8 KiB of request line are taken; what is one more is refused, and who
+/// sends it is told.
 #[test]
 fn heads_have_their_limits() {
     let tree = Tree::new();

@@ -48,8 +48,8 @@ enum What {
         #[arg(long, default_value_t = 10_000)]
         requests: u64,
     },
-    /// GET of 10,000 files of 4 to 32 KiB, chosen by chance, as `compare many-zipf` and `many-uniform` do, which
-    /// make the files
+    /// GET of 10,000 files of 4 to 32 KiB, chosen by chance, as `compare many-zipf` and `many-uniform` do,
+    /// which make the files
     Many {
         server: SocketAddr,
         /// By Zipf's law with this exponent; without it, each alike

@@ -1,10 +1,11 @@
 //! Where in a file bytes are read from the disk, so that the ring does it.
 //!
-//! Whoever reads on in a file has the kernel read ahead: up to `read_ahead_kb` of the disk, for which pages are
-//! found and requests are made by whoever came to the mark. A core that sends what is in memory already would
-//! come to it too, also when it only asks (`RWF_NOWAIT` does not keep the kernel from it). That took up to 9 ms
-//! of the core at once (8 MiB ahead, memory nearly full of page cache, Linux 6.18), and 40% of all its time.
-//! So what lies behind bytes that were not in memory is left to the ring as well, and its workers read ahead.
+//! Whoever reads on in a file has the kernel read ahead: up to `read_ahead_kb` of the disk, for which pages
+//! are found and requests are made by whoever came to the mark. A core that sends what is in memory already
+//! would come to it too, also when it only asks (`RWF_NOWAIT` does not keep the kernel from it). That took up
+//! to 9 ms of the core at once (8 MiB ahead, memory nearly full of page cache, Linux 6.18), and 40% of all
+//! its time. So what lies behind bytes that were not in memory is left to the ring as well, and its workers
+//! read ahead.
 
 use std::os::fd::AsFd;
 

@@ -31,8 +31,8 @@ const INLINE_STEP: u64 = 60 << 10;
 const LAST_STEP: u64 = 64 << 10;
 /// The stretch that the page cache is asked about at once.
 const WINDOW: u64 = 1 << 20;
-/// What the ring reads from the disk at once. The core sends it in one call, some 50 us over loopback, and has
-/// other work meanwhile: with 1 MiB that was four times as much.
+/// What the ring reads from the disk at once. The core sends it in one call, in some 80 us over loopback,
+/// and then has other work: what it does at once others wait for.
 const COLD_STEP: u64 = 256 << 10;
 
 /// The transfer stopped, after the socket had taken this many bytes.

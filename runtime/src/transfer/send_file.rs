@@ -55,8 +55,8 @@ pub async fn send_file_behind<F: Family, S: Writes>(
 /// Parts of a file that are sent one after the other, each as by [`send_file_behind`].
 ///
 /// What one part shows of the page cache holds for the next ones: behind bytes that had to be read from the
-/// disk the ring goes on reading, so that the core neither waits nor reads ahead. Tasks that send a large file
-/// in steps, to have a deadline for each, use this.
+/// disk the ring goes on reading, so that the core neither waits nor reads ahead. Tasks that send a large
+/// file in steps, to have a deadline for each, use this.
 #[derive(Debug)]
 pub struct FileParts<'a, F: Family, S: Writes> {
     stream: &'a Connection<F, S>,

@@ -46,8 +46,8 @@ impl Local {
             || (is_watched() && stored.is_current_if_watched(now) && self.is_as_it_was(now))
     }
 
-    /// Whether content in memory is still what is in the file, once a second by a look at the open file. A file
-    /// that is sent from its descriptor is looked at then.
+    /// Whether content in memory is still what is in the file, once a second by a look at the open file. A
+    /// file that is sent from its descriptor is looked at then.
     pub(super) fn is_as_it_was(&self, now: u64) -> bool {
         let stored = &self.entry.stored;
         if stored.content.is_none() || stored.was_seen(now) {

@@ -6,17 +6,17 @@
 //! times and a count. Whoever sends a version has a share in it: after its eviction it lives until the last
 //! has sent it. Descriptors are a core's own, since operations of its ring hold them.
 //!
-//! **Fresh.** A version is believed for a second after its name was checked: then the file is
-//! opened again, beneath ROOT as for the first time, and if device, inode, size, times, owner and rights are
-//! the same, so is the version. What was asked for a moment ago has its name in memory, and a call that looks
-//! it up does. Changes that the kernel tells of ([`directories`]) end a version at once, before the requests
-//! that came after them are read. So a file whose directory is watched is believed as long as the path leads
-//! to that directory, which is looked up once a second for all files in it. That holds for a file that is kept
-//! open and whose name is no link: what the kernel does not tell of (writes through a mapping or by another
-//! name) is seen by an fstat, before bytes are sent from the file, and once a second where its content is in
+//! **Fresh.** A version is believed for a second after its name was checked: then the file is opened again,
+//! beneath ROOT as for the first time, and if device, inode, size, times, owner and rights are the same, so
+//! is the version. What was asked for a moment ago has its name in memory, and a call that looks it up does.
+//! Changes that the kernel tells of ([`directories`]) end a version at once, before the requests that came
+//! after them are read. So a file whose directory is watched is believed as long as the path leads to that
+//! directory, which is looked up once a second for all files in it. That holds for a file that is kept open
+//! and whose name is no link: what the kernel does not tell of (writes through a mapping or by another name)
+//! is seen by an fstat, before bytes are sent from the file, and once a second where its content is in
 //! memory. That costs a third of a look at the name, which each request of 10,000 files would be if there are
-//! fewer than 10,000 requests a second. A file that cannot be watched and was changed within the last two seconds is
-//! not held, since another change in the same tick of the file system's clock would not show.
+//! fewer than 10,000 requests a second. A file that cannot be watched and was changed within the last two
+//! seconds is not held, since another change in the same tick of the file system's clock would not show.
 //!
 //! **One version under one strong tag.** An open file is looked at before it is sent, once for all requests
 //! of a [tick](annulus::cores::tick), and again afterwards where sending took longer than that. When it
@@ -201,8 +201,8 @@ impl Cache {
         }
     }
 
-    /// Holds what was just read of `file`, if nothing has happened to it since `mark` and a lookup of its name
-    /// waits for no server.
+    /// Holds what was just read of `file`, if nothing has happened to it since `mark` and a lookup of its
+    /// name waits for no server.
     pub(super) fn keep(
         self: &Rc<Self>,
         wanted: &Wanted<'_>,
