@@ -89,6 +89,8 @@ fn small_messages_come_back_one_by_one() {
 
 /// Sizes around pipes and blocks, each on its own connection and in one write, so that the end comes with the
 /// last bytes.
+///
+/// Seen to fail: with a byte that is lost before each splice.
 #[test]
 fn every_size_of_stream_arrives_whole() {
     let upstream = Upstream::echo();
@@ -104,6 +106,8 @@ fn every_size_of_stream_arrives_whole() {
 
 /// More relays than an ordinary user may have large pipes for (64 MiB of pipe buffers in all: 63 pipes of 1
 /// MiB).
+///
+/// Seen to fail: with a byte that is lost before each splice.
 #[test]
 fn a_hundred_relays_at_once() {
     const EACH: u64 = 2 * MIB;
@@ -163,6 +167,7 @@ fn slow_readers(server: &Server, told: &Receiver<Sum>, len: u64, road: &str) {
     );
 }
 
+/// Seen to fail: with a byte that is lost before each splice.
 #[test]
 fn slow_readers_on_both_sides_lose_no_byte() {
     const LEN: u64 = 16 * MIB;
@@ -229,6 +234,7 @@ fn a_direction_that_stands_still_does_not_stop_the_other() {
     }
 }
 
+/// Seen to fail: with a byte that is lost before each splice.
 #[test]
 fn a_file_server_behind_the_proxy_serves_as_without() {
     let tree = Tree::new();

@@ -104,6 +104,8 @@ fn churn(road: &str, crowd: Crowd) {
     let server = Launch::proxy(far.addr())
         .road(road)
         .args(["--access-log", "-", "--access-log-format", "json"])
+        // On a busy machine a peer may acknowledge nothing for longer than by default.
+        .args(["--drain-timeout", "600"])
         .start();
     let near = crowd.run(server.addr());
     only_listeners_are_left(&server);

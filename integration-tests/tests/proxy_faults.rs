@@ -116,6 +116,8 @@ fn a_relay_that_becomes_its_own_upstream_says_so_and_resets() {
 }
 
 /// The upstream sees the client's own address: a privilege of whoever has the network.
+///
+/// Seen to fail: with connections from any address.
 #[test]
 fn connections_come_from_the_clients_own_address() {
     let Some(namespace) = Namespace::new("true") else { return };

@@ -77,6 +77,7 @@ fn deadlines_end_connections_by_a_reset_of_both_sides() {
     }
 }
 
+/// Seen to fail: with the idle time for it too.
 #[test]
 fn a_half_closed_connection_has_a_deadline_of_its_own() {
     // It takes the end, and neither answers nor closes.
@@ -119,6 +120,7 @@ fn a_client_that_never_reads_is_idle() {
     }
 }
 
+/// Seen to fail: without the look at the rate.
 #[test]
 fn what_drips_is_too_slow() {
     let upstream = Upstream::echo();
@@ -162,6 +164,7 @@ fn the_end_of_the_program_cuts_by_resets() {
     }
 }
 
+/// Seen to fail: with a client that is closed in place of reset.
 #[test]
 fn without_an_upstream_the_client_is_reset() {
     let server = Launch::proxy(net::free_addr()).start();
@@ -209,6 +212,7 @@ fn a_client_that_goes_ends_the_attempt_and_one_that_has_sent_its_end_waits() {
     server.stop();
 }
 
+/// Seen to fail: with a client that is closed in place of reset.
 #[test]
 fn an_upstream_that_does_not_answer_is_given_up() {
     let (deaf, _fill) = deaf_listener();
@@ -222,6 +226,7 @@ fn an_upstream_that_does_not_answer_is_given_up() {
     server.stop();
 }
 
+/// Seen to fail: with ports that are never the same.
 #[test]
 fn a_relay_is_not_its_own_upstream() {
     let port = net::free_addr().port();
@@ -240,6 +245,7 @@ fn a_relay_is_not_its_own_upstream() {
     }
 }
 
+/// Seen to fail: with a place for everyone, and with as many for each client as it wants.
 #[test]
 fn connections_past_the_limits_wait_or_are_reset() {
     let upstream = Upstream::echo();
@@ -278,6 +284,7 @@ fn connections_past_the_limits_wait_or_are_reset() {
     server.stop();
 }
 
+/// Seen to fail: without the comparison the relay starts.
 #[test]
 fn a_user_timeout_below_the_idle_timeout_is_refused() {
     let launch = || Launch::proxy(net::free_addr());
@@ -287,6 +294,8 @@ fn a_user_timeout_below_the_idle_timeout_is_refused() {
 }
 
 /// The kernel is told of both sides.
+///
+/// Seen to fail: without the call for the upstream.
 #[test]
 fn keepalive_is_on_for_both_sides() {
     let upstream = Upstream::echo();

@@ -20,6 +20,8 @@ use annulus_integration_tests::{net, procfs, watch};
 const GIB: u64 = 1 << 30;
 /// Bytes a connection of a leak that there was once.
 const LEAK: u64 = 33;
+/// KiB by which a heap without a leak may grow late: the arenas of few connections are not yet all there.
+const HEAP_STEPS: u64 = 512;
 
 /// A connection whose user pauses at random, for longer than any socket's buffers last.
 struct Pausing<'a> {
@@ -95,6 +97,7 @@ fn bytes_with_pauses(road: &str, len: u64) {
     server.stop();
 }
 
+/// Seen to fail: with a byte that is lost before each splice.
 #[test]
 fn a_quarter_gib_each_way_with_pauses() {
     for road in ["inline", "ring"] {
@@ -140,7 +143,8 @@ fn held(server: &Server) -> Held {
 #[track_caller]
 fn soak(rounds: usize, crowd: Crowd, slack: fn(u64, u64) -> u64) {
     let far = Far::start();
-    let server = Launch::proxy(far.addr()).start();
+    // On a busy machine a peer may acknowledge nothing for longer than by default.
+    let server = Launch::proxy(far.addr()).args(["--drain-timeout", "600"]).start();
     let (mut seen, mut ends, mut since) = (Vec::new(), HashMap::new(), 0);
     for round in 0..rounds {
         let near = Crowd { seed: crowd.seed + round as u64, ..crowd }.run(server.addr());
@@ -169,6 +173,7 @@ fn soak(rounds: usize, crowd: Crowd, slack: fn(u64, u64) -> u64) {
     server.stop();
 }
 
+/// Seen to fail: with a descriptor that each relay leaves open, and with a pipe that each leaves.
 #[test]
 fn what_it_holds_does_not_grow() {
     let crowd = Crowd { at_once: 100, lasts: Duration::from_millis(700), seed: 10 };
@@ -180,5 +185,7 @@ fn what_it_holds_does_not_grow() {
 #[ignore = "ten minutes: scripts/test --full"]
 fn what_it_holds_does_not_grow_in_ten_minutes() {
     let crowd = Crowd { at_once: 300, lasts: Duration::from_secs(30), seed: 20 };
-    soak(20, crowd, |_, since| since * LEAK / 2 / 1024);
+    // A slow machine has few connections in that time, and the heap's own steps are more than what those
+    // would leak.
+    soak(20, crowd, |_, since| (since * LEAK / 2 / 1024).max(HEAP_STEPS));
 }

@@ -157,6 +157,7 @@ fn a_resolver_that_is_gone_or_ill_costs_nobody_what_is_known() {
     assert!((1..=2).contains(&told), "{ended:#?}");
 }
 
+/// Seen to fail: with a name that counts as not found yet.
 #[test]
 fn a_name_that_does_not_exist_is_refused_at_the_start() {
     let dns = Dns::start(Says::NoSuchName);
@@ -172,7 +173,7 @@ fn a_name_that_does_not_exist_is_refused_at_the_start() {
 fn the_machines_own_files_say_where_names_are_looked_up() {
     let etc = Tree::new();
     for (name, text) in [
-        ("hosts", "127.0.0.1 localhost\n127.0.0.1 listed.example\n"),
+        ("hosts", "127.0.0.1 localhost\n127.0.0.2 listed.example\n"),
         ("nsswitch.conf", "hosts: files dns\n"),
         ("resolv.conf", "nameserver 127.0.0.1\nsearch example\noptions timeout:1\n"),
         ("a", "something"),
@@ -210,7 +211,7 @@ fn the_machines_own_files_say_where_names_are_looked_up() {
             namespace.run(&["curl", "-qsS", "--fail", "--max-time", "80", "http://127.0.0.1:5000/a"]);
         assert!(is_well && said == "something", "{said}");
     };
-    // The server of DNS does not know that one.
+    // The server of DNS says another address for that one.
     let listed = proxy("listed.example");
     fetch();
     listed.stop();
@@ -224,7 +225,7 @@ fn the_machines_own_files_say_where_names_are_looked_up() {
     drop(dns.stdin.take());
     assert!(dns.wait().expect("it was ours").success());
     let served = |server: Server| server.stop().out.iter().filter(|line| line.contains("GET /a")).count();
-    assert_eq!((served(first), served(second)), (2, 1));
+    assert_eq!((served(first), served(second)), (1, 2));
 }
 
 /// Not a test: the server of DNS of the one above, in its network.

@@ -31,6 +31,7 @@ fn exchange(server: &Server, sends: &[u8]) -> (SocketAddr, u8) {
     (client.local_addr().expect("our address"), letter[0])
 }
 
+/// Seen to fail: without the header.
 #[test]
 fn upstreams_are_told_who_the_client_is() {
     let (upstream, told) = telling(b'a');
@@ -107,10 +108,11 @@ fn tls_goes_where_its_name_says_untouched() {
     server.stop();
 }
 
+/// Seen to fail: with `--sni-only` that is not looked at, and with clients that are closed in place of reset.
 #[test]
 fn names_that_nobody_has_are_refused_where_asked() {
-    let (a, _got) = telling(b'a');
-    let launch = Launch::proxy(net::free_addr())
+    let [(a, _got_a), (rest, _got_rest)] = [b'a', b'r'].map(telling);
+    let launch = Launch::proxy(rest.addr())
         .arg("--sni")
         .arg(format!("a.example={}", a.addr()))
         .args(["--sni-only", "--sni-timeout"]);
@@ -134,6 +136,7 @@ fn names_that_nobody_has_are_refused_where_asked() {
     server.stop();
 }
 
+/// Seen to fail: with connections from any address.
 #[test]
 fn connections_come_from_the_address_that_was_named() {
     let (upstream, told) = telling(b'a');

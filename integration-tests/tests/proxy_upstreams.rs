@@ -34,6 +34,7 @@ fn is_refused(server: &Server) {
     assert_eq!(refused.expect_err("no upstream takes it").kind(), ErrorKind::ConnectionReset);
 }
 
+/// Seen to fail: with weights that are not looked at, and with a hash that is a draw.
 #[test]
 fn connections_are_shared_out() {
     let upstreams = [b'a', b'b', b'c'].map(Upstream::lettered);
@@ -217,6 +218,7 @@ fn a_check_by_http_looks_at_the_status() {
     files.stop();
 }
 
+/// Seen to fail: with an upstream that is never full.
 #[test]
 fn a_full_upstream_is_waited_for() {
     let upstream = Upstream::lettered(b'a');

@@ -414,6 +414,8 @@ fn a_limit_ends_a_relay_by_a_reset() {
 }
 
 /// A peer that takes a little now and then is given its time.
+///
+/// Seen to fail: with acknowledgements that are not counted.
 #[test]
 fn a_slow_reader_is_not_idle() {
     let limits = limits(|limits| limits.idle = Some(Duration::from_millis(400)));

@@ -155,9 +155,11 @@ as_nobody() (
         setpriv --reuid=nobody --regid=nogroup --clear-groups --no-new-privs --inh-caps=-all "${@:2}"
 )
 
-# Builds libraries, programs and tests of the workspace, and notes which test programs there are.
+# build_tests [ARGUMENTS OF cargo build]: libraries, programs and tests of the workspace, or what the arguments name. Notes
+# which test programs were built.
 build_tests() {
-    cargo build --workspace --lib --bins --examples --tests --message-format=json-render-diagnostics |
+    [[ $# -gt 0 ]] || set -- --workspace --lib --bins --examples --tests
+    cargo build "$@" --message-format=json-render-diagnostics |
         jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable)
             | "\(.manifest_path | split("/")[-2]) \(.executable)"' >"$LOGS/test-programs"
 }

@@ -92,6 +92,11 @@ impl Peer {
         self.stream.as_ref().expect("it is over when it is taken")
     }
 
+    /// Bytes that it has sent and received so far.
+    pub(super) fn moved(&self) -> u64 {
+        self.sent + self.got
+    }
+
     /// Bytes that it has to send in all.
     fn due(&self) -> u64 {
         let before = if self.side == Side::Client { TOLD as u64 } else { 0 };
