@@ -112,11 +112,14 @@ impl Core {
     ///
     /// # Panics
     /// On a thread that is no core's.
+    #[inline(always)]
     pub(crate) fn with<R>(f: impl FnOnce(&Core) -> R) -> R {
-        match Self::try_with(f) {
-            Some(result) => result,
-            None => panic!("not on a core: call this from a future that an annulus::Runtime runs"),
+        #[cold]
+        #[inline(never)]
+        fn off_core() -> ! {
+            panic!("not on a core: call this from a future that an annulus::Runtime runs")
         }
+        Current::with(&CURRENT, f, off_core)
     }
 
     /// Whether the calling thread is a core's.
