@@ -62,8 +62,8 @@ fn hello_on_annulus_sends_the_right_bytes() {
     }
 }
 
-/// Seen to fail: with an example that answers SET without keeping the value, and with one that forgets the
-/// `$` of a bulk.
+/// Seen to fail: with a server in its place that answers SET without keeping the value, and with one that
+/// forgets the `$` of a bulk.
 #[test]
 fn redis_commands_are_done_on_annulus() {
     let server = start(&ours(Kind::Redis, "annulus redis"), &place("annulus-redis")).unwrap();

@@ -1,6 +1,7 @@
 //! The CPUs that this test, and so every server that it starts, may use.
 
 use rustix::thread::{CpuSet, sched_getaffinity};
+use std::path::Path;
 
 /// The numbers of the CPUs in this thread's affinity mask, in order.
 #[track_caller]
@@ -17,6 +18,19 @@ pub fn two() -> Vec<usize> {
     if cpus.len() < 2 {
         eprintln!("note: only one CPU may be used here, so this test runs on one core where it wants two");
     }
+    cpus
+}
+
+/// At most so many of the allowed CPUs, all of one node: of the node that has the most of them.
+#[track_caller]
+pub fn of_one_node(count: usize) -> Vec<usize> {
+    let allowed = allowed();
+    let node = |cpu: &usize| {
+        (0..1024).find(|node| Path::new(&format!("/sys/devices/system/cpu/cpu{cpu}/node{node}")).exists())
+    };
+    let of = |with: &usize| allowed.iter().copied().filter(|cpu| node(cpu) == node(with)).collect::<Vec<_>>();
+    let mut cpus = allowed.iter().map(of).max_by_key(Vec::len).unwrap_or_default();
+    cpus.truncate(count);
     cpus
 }
 

@@ -3,7 +3,7 @@
 
 use crate::cpus;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One thread of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,12 @@ pub fn maps(pid: u32) -> Vec<String> {
 #[track_caller]
 pub fn open_files(pid: u32) -> usize {
     entries(&format!("/proc/{pid}/fd")).len()
+}
+
+/// How many files below a directory a process has open.
+#[track_caller]
+pub fn open_under(pid: u32, directory: &Path) -> usize {
+    links(pid, &format!("{}/", directory.display())).len()
 }
 
 /// How many sockets a process has open, however many descriptors each has.

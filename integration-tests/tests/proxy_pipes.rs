@@ -27,9 +27,11 @@ fn hog_pipes() -> Vec<(OwnedFd, OwnedFd)> {
     hog
 }
 
-/// Where the user's other programs have all pipes, bytes are copied, and the counters say so.
+/// Where the user's other programs have all pipes, bytes are copied, and the counters say so, and so does the
+/// line of the slow connection.
 ///
-/// Seen to fail: with a lack of pipes that ends the relay, and with no pipe asked for.
+/// Seen to fail: with a lack of pipes that ends the relay, with no pipe asked for, and with pipes that are
+/// refused and not told of the connection.
 #[test]
 fn without_pipes_bytes_are_copied() {
     const LEN: u64 = 16 << 20;
@@ -41,7 +43,11 @@ fn without_pipes_bytes_are_copied() {
             true => vec!["setpriv", "--inh-caps=-all", "--bounding-set=-sys_resource,-sys_admin"],
             false => vec!["env"],
         };
-        let server = Launch::proxy(upstream.addr()).road(road).arg("--stats").under(&wrapper).start();
+        let server = Launch::proxy(upstream.addr())
+            .road(road)
+            .args(["--stats", "--slow", "1"])
+            .under(&wrapper)
+            .start();
         let client = net::connect(server.addr()).expect("connecting");
         let came = std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -51,7 +57,11 @@ fn without_pipes_bytes_are_copied() {
             digest::of_reader(&mut &client).expect("the echo")
         });
         assert_eq!(came, Pattern::sum(1, LEN), "by {road}");
-        let stats = stats::of(&server.stop());
+        let ended = server.stop();
+        let is_told =
+            |line: &String| line.contains("annulus::slow: ") && line.contains("times there was no pipe");
+        assert!(ended.err.iter().any(is_told), "{ended:#?}");
+        let stats = stats::of(&ended);
         assert!(stats.total("pipes_refused") > 0, "there were pipes: {stats:?}");
         assert_eq!(stats.total("relay_bytes_copied"), 2 * LEN, "{stats:?}");
     }

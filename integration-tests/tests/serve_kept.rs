@@ -225,20 +225,78 @@ fn a_cache_that_is_too_small_serves_as_well() {
     }
 }
 
-/// Half of the descriptors are for connections.
+/// Half of the descriptors are for connections, and files whose content is in memory are kept open with no
+/// more than half of the rest.
 #[test]
 fn open_files_take_no_more_than_half_of_the_descriptors() {
     const FILES: u64 = 256;
     let tree = Tree::new();
-    let samples: Vec<_> = (0..300).map(|i| tree.file(&format!("{i}.bin"), 70_000 + i)).collect();
-    let server = Launch::serve(tree.root()).open_files(FILES).start();
-    let before = procfs::open_files(server.pid());
-    let mut client = Client::connect(server.addr());
-    for sample in &samples {
-        assert_eq!(client.get(&sample.path).body.len() as u64, sample.sum.len);
+    for (len, most) in [(70_000, FILES / 2), (3000, FILES / 4)] {
+        let samples: Vec<_> = (0..300).map(|i| tree.file(&format!("{len}-{i}.bin"), len + i)).collect();
+        let server = Launch::serve(tree.root()).open_files(FILES).start();
+        let mut client = Client::connect(server.addr());
+        for sample in &samples {
+            assert_eq!(client.get(&sample.path).body.len() as u64, sample.sum.len);
+        }
+        let open = procfs::open_under(server.pid(), tree.root());
+        assert!(open > 0 && open <= most as usize, "{open} open files of {len} bytes");
+        server.stop();
     }
-    let open = procfs::open_files(server.pid());
-    assert!(open <= before + FILES as usize / 2 + 8, "{open} open files, {before} before");
+}
+
+/// The budget is one of all cores of a node: a core alone may use all of it, and together they use no more.
+/// Open files tell, since each core has its own, also of what both of them hold.
+#[test]
+fn the_budget_of_a_node_is_shared_by_its_cores() {
+    const MOST: usize = 100;
+    // The two are on one node, or the test has nothing to say: there each node has its own budget.
+    let cpus = cpus::of_one_node(2);
+    if cpus.len() < 2 {
+        eprintln!("note: no node has two CPUs for this test");
+        return;
+    }
+    let tree = Tree::new();
+    let files = |name: &str| -> Vec<String> {
+        (0..MOST).map(|i| tree.file(&format!("{name}{i}.bin"), 20_000).path).collect()
+    };
+    let (here, there) = (files("here"), files("there"));
+    let size = format!("64M,{MOST}");
+    let launch = Launch::serve(tree.root()).cores(&cpus::list(&cpus)).args(["--cache", &size]);
+    let server = launch.open_files(1024).start();
+    let ask = |client: &mut Client, paths: &[String]| {
+        for path in paths {
+            assert_eq!(client.get(path).body.len(), 20_000);
+        }
+    };
+    let open = || procfs::open_files(server.pid());
+
+    let mut first = Client::connect(server.addr());
+    ask(&mut first, &here[..1]);
+    // What the first core holds open, another one opens for itself.
+    let mut others = Vec::new();
+    let mut second = loop {
+        let before = open();
+        let mut client = Client::connect(server.addr());
+        ask(&mut client, &here[..1]);
+        if open() > before + 1 {
+            break client;
+        }
+        assert!(others.len() < 64, "all connections come to one core");
+        others.push(client);
+    };
+    drop(others);
+
+    ask(&mut first, &here);
+    ask(&mut first, &here);
+    let alone = procfs::open_under(server.pid(), tree.root());
+    assert!(alone > MOST * 3 / 4, "one core holds {alone} of {MOST}");
+    for _ in 0..3 {
+        ask(&mut second, &there);
+    }
+    // Files that had to leave are closed within a second or two.
+    watch::until("both cores hold no more than one budget", || {
+        (procfs::open_under(server.pid(), tree.root()) <= MOST + 8).then_some(())
+    });
     server.stop();
 }
 

@@ -29,6 +29,37 @@ fn a_body_that_does_not_come_to_its_end_is_408() {
     server.stop();
 }
 
+/// 128 header lines, 32 KiB of head and 8 KiB of request line are taken; what is one more is refused, and who
+/// sends it is told.
+#[test]
+fn heads_have_their_limits() {
+    let tree = Tree::new();
+    tree.file("file.txt", 10);
+    let server = Launch::serve(tree.root()).start();
+    let status = |request: String| {
+        let mut client = Client::connect(server.addr());
+        client.send(request).expect("sending");
+        let head = client.response().expect("an answer").head;
+        assert_eq!(head.field("connection"), (head.status > 404).then_some("close"));
+        head.status
+    };
+    let with = |lines: &str| status(format!("GET /file.txt HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"));
+    let lines = |count: usize| (0..count).map(|i| format!("X-{i}: some value\r\n")).collect::<String>();
+    for (count, expected) in [(99, 200), (100, 200), (127, 200), (128, 431), (1000, 431)] {
+        assert_eq!(with(&lines(count)), expected, "{count} lines beside Host");
+    }
+    let long = |bytes: usize| format!("X: {}\r\n", "a".repeat(bytes));
+    for (bytes, expected) in [(30 << 10, 200), (32 << 10, 431)] {
+        assert_eq!(with(&long(bytes)), expected, "a line of {bytes} bytes");
+        assert_eq!(with(&long(bytes / 20).repeat(20)), expected, "twenty lines, {bytes} bytes in all");
+    }
+    for (bytes, expected) in [(8000, 404), (9000, 414)] {
+        let line = format!("GET /{}", "a/".repeat(bytes / 2));
+        assert_eq!(status(format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n")), expected, "{bytes} bytes");
+    }
+    server.stop();
+}
+
 #[test]
 fn a_connection_that_is_idle_or_old_is_closed() {
     let tree = Tree::new();

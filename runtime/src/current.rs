@@ -30,6 +30,17 @@ impl<T: 'static> Current<T> {
         // dropped; it never leaves this thread.
         unsafe { value.as_ref() }.map(f)
     }
+
+    /// The same, where `none` does not return: the result is not copied out of an `Option`.
+    #[inline(always)]
+    pub(crate) fn with<R>(of: &'static LocalKey<Self>, f: impl FnOnce(&T) -> R, none: fn() -> !) -> R {
+        let value = of.with(|current| current.0.get());
+        // SAFETY: as in `try_with`.
+        match unsafe { value.as_ref() } {
+            Some(value) => f(value),
+            None => none(),
+        }
+    }
 }
 
 /// The value belongs to the thread until this is dropped.

@@ -74,8 +74,8 @@
 //! | how long polls take, and how busy a core is | [`Builder::measure_polls`], [`Builder::measure_time`] | a branch a poll |
 //! | where time goes, task by task | a `tracing` subscriber: a span `core` (level info) around each core, with its index and CPU, and under the target `annulus::polls` a span `poll` (level trace) around each poll, with the place where its task was spawned | some 5 instructions a tick of the loop (and what a tick is for takes thousands), nothing a poll |
 //!
-//! The instructions were counted by `scripts/instructions`, beside some 270 for a poll that yields, 830 for
-//! a task spawned and awaited, and 4,600 for 100 bytes to another task and back.
+//! The instructions were counted by `scripts/instructions`, beside some 140 for a poll that yields, 520 for
+//! a task spawned and awaited, and 2,800 for 100 bytes to another task and back.
 //!
 //! # What holds everywhere
 //!

@@ -102,6 +102,54 @@ pub unsafe trait Operation: 'static {
 
 /// Asks the kernel for `operation` and waits for its answer.
 ///
+/// A word that a thread changes, and tells of by `futex(2)` (`IORING_OP_FUTEX_WAIT`, Linux 6.7):
+///
+/// ```
+/// use std::io;
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use annulus::operation::{self, io_uring::{opcode, squeue}};
+///
+/// /// Until it is not 0.
+/// struct Changed(Arc<AtomicU32>);
+///
+/// // SAFETY: the entry points to the word of an `Arc`, which `self` holds, and which is changed by atomic
+/// // stores only. It has one completion.
+/// unsafe impl operation::Operation for Changed {
+///     const NAME: &'static str = "futex";
+///     type Output = io::Result<()>;
+///
+///     fn entry(&mut self) -> squeue::Entry {
+///         // FUTEX2_SIZE_U32 | FUTEX2_PRIVATE (linux/futex.h).
+///         opcode::FutexWait::new(self.0.as_ptr().cast_const(), 0, u64::from(u32::MAX), 2 | 128).build()
+///     }
+///
+///     fn complete(self, result: io::Result<u32>) -> Self::Output {
+///         match result {
+///             // It had changed before.
+///             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
+///             other => other.map(drop),
+///         }
+///     }
+/// }
+/// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
+/// let word = Arc::new(AtomicU32::new(0));
+/// let theirs = Arc::clone(&word);
+/// let thread = std::thread::spawn(move || {
+///     theirs.store(1, Ordering::Release);
+///     rustix::thread::futex::wake(&theirs, rustix::thread::futex::Flags::PRIVATE, 1)
+/// });
+/// match operation::ask(Changed(Arc::clone(&word))).await {
+///     Ok(()) => assert_eq!(word.load(Ordering::Acquire), 1),
+///     // Of a kernel that does not know the operation.
+///     Err(e) => assert_eq!(e.raw_os_error(), Some(22), "{e}"),
+/// }
+/// annulus::spawn_blocking(move || thread.join()).await?.expect("no panic").map_err(io::Error::from)?;
+/// # annulus::Ok(())
+/// # })?;
+/// # annulus::Ok(())
+/// ```
+///
 /// # Cancellation
 /// Dropped before its first poll, it has asked for nothing. Dropped later, it asks the kernel to cancel. What
 /// the kernel still brings is [completed](Operation::complete) and dropped on this core in a later tick.

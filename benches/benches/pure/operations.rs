@@ -14,18 +14,18 @@ pub(crate) fn bench(c: &mut Criterion) {
     for in_flight in [0_usize, 10_000] {
         let mut slots = Slots::<u32, u32>::with_capacity(in_flight + 1);
         for n in 0..in_flight {
-            assert!(slots.submit(Shots::Multi, None, n as u32).is_some());
+            assert!(slots.submit(Shots::Multi, None, |_, _| n as u32).is_some());
         }
         group.bench_function(BenchmarkId::new("submit, complete, look beside", in_flight), |b| {
             b.iter(|| {
-                let Some(key) = slots.submit(Shots::Single, Some(1), 7) else { return };
+                let Some(key) = slots.submit(Shots::Single, Some(1), |_, _| 7) else { return };
                 slots.complete(key, outcome, false, false, value);
                 slots.poll(key, |_| {}, value);
             });
         });
     }
     let mut slots = Slots::<u32, u32>::with_capacity(1);
-    if let Some(key) = slots.submit(Shots::Multi, None, 7) {
+    if let Some(key) = slots.submit(Shots::Multi, None, |_, _| 7) {
         group.bench_function("one of many results", |b| {
             b.iter(|| slots.complete(key, outcome, true, false, value))
         });

@@ -1,6 +1,6 @@
 //! The load driver by hand: checks the bytes of a server that runs already, then loads it.
 
-use annulus_benches::drive::{Backend, Direction, Load};
+use annulus_benches::drive::{Backend, Choice, Direction, Load};
 use annulus_benches::pin::pin_current_thread;
 use annulus_benches::{cputime, size};
 use clap::{Parser, Subcommand};
@@ -48,6 +48,18 @@ enum What {
         #[arg(long, default_value_t = 10_000)]
         requests: u64,
     },
+    /// GET of 10,000 files of 4 to 32 KiB, chosen by chance, as `compare many-zipf` and `many-uniform` do,
+    /// which make the files
+    Many {
+        server: SocketAddr,
+        /// By Zipf's law with this exponent; without it, each alike
+        #[arg(long)]
+        zipf: Option<f64>,
+        #[arg(long, default_value_t = 64)]
+        connections: usize,
+        #[arg(long, default_value_t = 10_000)]
+        requests: u64,
+    },
     /// Messages that must come back
     Echo {
         server: SocketAddr,
@@ -90,6 +102,10 @@ fn run(args: Args) -> io::Result<()> {
     let (server, load, work) = match args.what {
         What::Http { server, path, body, connections, requests } => {
             (server, Load::Http { path, body, connections }, requests)
+        }
+        What::Many { server, zipf, connections, requests } => {
+            let choice = zipf.map_or(Choice::Uniform, Choice::Zipf);
+            (server, Load::Many { choice, connections }, requests)
         }
         What::Echo { server, size, connections, messages, relayed } => {
             (server, Load::Echo { size, connections, relayed }, messages)

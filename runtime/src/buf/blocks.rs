@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use crate::current::{Current, Entered};
-use crate::metrics::counters::CoreCounters;
+use crate::metrics::counters::Cells;
 use crate::numa::pool::{Blocks, Carved};
 use crate::sync::waiters::Waiters;
 
@@ -129,7 +129,7 @@ impl BlockPool {
     }
 
     /// Reports how many blocks are out, the most that ever were, and how often there was none.
-    pub(crate) fn count(&self, counters: &CoreCounters) {
+    pub(crate) fn count(&self, counters: &Cells) {
         counters.blocks_out.set(self.out() as u64);
         counters.blocks_peak.set(self.most_out.get() as u64);
         counters.blocks_refused.set(self.refused());

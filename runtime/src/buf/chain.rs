@@ -47,29 +47,27 @@ impl Links {
         Self { links, top: Cell::new(NONE) }
     }
 
-    /// Adds a chunk of `bytes` bytes to a chain.
-    pub(super) fn push(&self, chain: &mut Chain, index: u16, bytes: u32) {
+    /// A chain with a chunk of `bytes` bytes more.
+    #[inline(always)]
+    pub(super) fn push(&self, chain: Chain, index: u16, bytes: u32) -> Chain {
         self.links[usize::from(index)].set(Link { bytes, next: NONE });
         if chain.len == 0 {
-            chain.first = index;
-        } else {
-            let last = &self.links[usize::from(chain.last)];
-            last.set(Link { next: index, ..last.get() });
+            return Chain { first: index, last: index, len: 1 };
         }
-        chain.last = index;
-        chain.len += 1;
+        let last = &self.links[usize::from(chain.last)];
+        last.set(Link { next: index, ..last.get() });
+        Chain { last: index, len: chain.len + 1, ..chain }
     }
 
-    /// Takes the oldest chunk off a chain. Returns its buffer and its bytes.
-    pub(super) fn next_of(&self, chain: &mut Chain) -> Option<(u16, u32)> {
+    /// Takes the oldest chunk off a chain: what is left of it, and the chunk's buffer and bytes.
+    #[inline(always)]
+    pub(super) fn next_of(&self, chain: Chain) -> Option<(Chain, u16, u32)> {
         if chain.len == 0 {
             return None;
         }
         let index = chain.first;
-        let link = self.links[usize::from(index)].get();
-        chain.first = link.next;
-        chain.len -= 1;
-        Some((index, link.bytes))
+        let Link { bytes, next } = self.links[usize::from(index)].get();
+        Some((Chain { first: next, len: chain.len - 1, ..chain }, index, bytes))
     }
 
     /// Puts a free buffer on the stack.

@@ -31,6 +31,8 @@ pub(super) struct FreeBuffers {
     calm: Cell<u16>,
     /// Calm ticks after which the depth halves.
     patience: Cell<u16>,
+    /// A tick that leaves as many in the ring is calm. Where that is not known yet, none is.
+    calm_from: Cell<u16>,
 }
 
 impl FreeBuffers {
@@ -43,6 +45,7 @@ impl FreeBuffers {
             least: Cell::new(u16::MAX),
             calm: Cell::new(0),
             patience: Cell::new(CALM_TICKS.start),
+            calm_from: Cell::new(u16::MAX),
         }
     }
 
@@ -94,10 +97,21 @@ impl FreeBuffers {
         if least == u16::MAX && !short {
             return 0;
         }
+        let (calm, full) = (self.calm.get() + 1, self.offered.get() >= self.depth.get());
+        // Most ticks are calm and leave the depth as it is.
+        if least >= self.calm_from.get()
+            && calm < self.patience.get()
+            && !short
+            && (full || self.stacked.get() == 0)
+        {
+            self.calm.set(calm);
+            return 0;
+        }
         self.adapt(least, count, short)
     }
 
     /// The part of [`tick`](Self::tick) for a tick in which some were taken.
+    #[inline(never)]
     fn adapt(&self, least: u16, count: u16, short: bool) -> u16 {
         let depth = self.depth.get().min(count);
         let more = self.stacked.get() > 0;
@@ -120,6 +134,8 @@ impl FreeBuffers {
         }
         let depth = depth.max(LEAST).min(count);
         self.depth.set(depth);
+        // A pool that grows may want a deeper ring than one that has so few.
+        self.calm_from.set(if depth < LEAST { u16::MAX } else { depth - depth / 8 });
         depth.saturating_sub(self.offered.get()).min(self.stacked.get())
     }
 }

@@ -25,15 +25,16 @@ impl BufRing {
         Lease::fragment(unsafe { self.owner.handle(index.into()) }, from.into(), bytes)
     }
 
-    /// The oldest chunk of a chain, as a lease.
-    pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
-        let (index, bytes) = self.next_of(chain)?;
+    /// The oldest chunk of a chain, as a lease, and what is left of the chain.
+    #[inline(always)]
+    pub(crate) fn pop(&self, chain: Chain) -> Option<(Chain, Lease)> {
+        let (rest, index, bytes) = self.next_of(chain)?;
         #[cfg(debug_assertions)]
         self.chained.set(self.chained.get() - 1);
         // SAFETY: the kernel's CQE has released the buffer, and it was in one chain only. It returns to the
         // kernel only through `recycle`, after it has come back.
         let block = unsafe { self.owner.hand_out(index.into()) };
-        Some(Lease::new(block, bytes))
+        Some((rest, Lease::new(block, bytes)))
     }
 
     /// Whether a lease is on one of these buffers.

@@ -18,7 +18,7 @@ use super::memory::{BufferMemory, WakeOwner};
 use super::returns::{BlockRef, Owner};
 use super::shares::Shares;
 use crate::current::{Current, Entered};
-use crate::metrics::counters::CoreCounters;
+use crate::metrics::counters::Cells;
 use crate::numa::pool::{Carved, Share};
 use crate::ring::{RecvOptions, Ring};
 use crate::{Error, ErrorKind, Result};
@@ -231,14 +231,18 @@ impl BufRing {
     }
 
     /// The kernel has picked a buffer, which its CQE names.
+    #[inline(always)]
     pub(crate) fn picked(&self) {
         self.free.take();
-        self.most_out.set(self.most_out.get().max(self.out()));
     }
 
-    /// Reports how many buffers are out, and the most that ever were.
-    pub(crate) fn tell(&self, counters: &CoreCounters) {
-        counters.recv_buffers_out.set(self.out().into());
+    /// Reports how many buffers are out, and the most that ever were. It is called when
+    /// a tick's completions have been handled: only they take buffers out.
+    #[inline(always)]
+    pub(crate) fn tell(&self, counters: &Cells) {
+        let out = self.out();
+        self.most_out.set(self.most_out.get().max(out));
+        counters.recv_buffers_out.set(out.into());
         counters.recv_buffers_peak.set(self.most_out.get().into());
     }
 
@@ -258,15 +262,18 @@ impl BufRing {
         }
     }
 
-    /// A chunk of `bytes` bytes in buffer `index` came for the stream of `chain`.
-    pub(crate) fn push(&self, chain: &mut Chain, index: u16, bytes: u32) {
-        self.links.push(chain, index, bytes);
+    /// A chunk of `bytes` bytes in buffer `index` came for the stream of `chain`, which becomes the one that
+    /// is returned.
+    #[inline(always)]
+    pub(crate) fn push(&self, chain: Chain, index: u16, bytes: u32) -> Chain {
         #[cfg(debug_assertions)]
         self.chained.set(self.chained.get() + 1);
+        self.links.push(chain, index, bytes)
     }
 
-    /// Takes the oldest chunk off a chain: its buffer and its bytes.
-    pub(super) fn next_of(&self, chain: &mut Chain) -> Option<(u16, u32)> {
+    /// Takes the oldest chunk off a chain: what is left of it, and the chunk's buffer and bytes.
+    #[inline(always)]
+    pub(super) fn next_of(&self, chain: Chain) -> Option<(Chain, u16, u32)> {
         self.links.next_of(chain)
     }
 
@@ -303,15 +310,21 @@ impl BufRing {
 
     /// The tasks of this tick have run: fetches the buffers that came back from other threads, and offers the
     /// kernel as many as it needs. `short`: a receive found none.
+    #[inline(always)]
     pub(crate) fn refill(&self, short: bool) {
         if self.owner.has_returns() {
-            for index in self.owner.drain() {
-                self.recycle(index as u16);
-            }
+            self.collect_returns();
         }
         let more = self.free.tick(self.count.get(), short);
         if more > 0 {
             self.unstack(more);
+        }
+    }
+
+    #[inline(never)]
+    fn collect_returns(&self) {
+        for index in self.owner.drain() {
+            self.recycle(index as u16);
         }
     }
 
@@ -321,7 +334,8 @@ impl BufRing {
     }
 
     /// The last step of a tick: nothing goes to the ring before the next one.
-    pub(crate) fn end_of_tick(&self, counters: &CoreCounters) {
+    #[inline(always)]
+    pub(crate) fn end_of_tick(&self, counters: &Cells) {
         if let Some(fragments) = &self.fragments {
             fragments.note(self.tail(), |slot| self.placed_at(slot).0);
         }

@@ -31,6 +31,7 @@ pub(crate) struct InFlight<T: Operation> {
 
 impl<T: Operation> InFlight<T> {
     /// Asks for it on behalf of the task behind `waker`.
+    #[inline(always)]
     pub(crate) fn new(core: &Core, operation: T, waker: &Waker) -> Self {
         Self { key: Some(core.ops.submit(&core.ring, operation, waker)), _operation: PhantomData }
     }
@@ -38,6 +39,7 @@ impl<T: Operation> InFlight<T> {
     /// Polls for the answer.
     /// # Panics
     /// When the answer was seen already.
+    #[inline(always)]
     pub(crate) fn poll(&mut self, core: &Core, waker: &Waker) -> Poll<Finished<T::Output>> {
         let Some(key) = self.key else { polled_again(T::NAME) };
         // SAFETY: a `T` was submitted under this key (`new`).

@@ -12,10 +12,19 @@ use crate::ring::user_data::Tag;
 
 impl Core {
     /// One CQE.
+    #[inline(always)]
     pub(crate) fn dispatch(&self, cqe: Cqe) {
+        // A failed head (it was cancelled) stands for the operation behind it, which then posts no CQE.
+        match Tag::operation(cqe.user_data) {
+            Some(bits) => self.ops.complete(self, bits, cqe),
+            None => self.dispatch_other(cqe),
+        }
+    }
+
+    /// One that belongs to no operation.
+    #[inline(never)]
+    fn dispatch_other(&self, cqe: Cqe) {
         match Tag::split(cqe.user_data) {
-            // A failed head (it was cancelled) stands for the operation behind it, which then posts no CQE.
-            Some((Tag::Op | Tag::LinkHead, bits)) => self.ops.complete(self, bits, cqe),
             // Only failures come: the outcome is in the cancelled operation's own CQE.
             Some((Tag::Cancel, _)) => {}
             // Its only purpose was to end the sleep, and it has.
@@ -31,10 +40,7 @@ impl Core {
 
     /// The same, and a note of what it is that wakes tasks.
     pub(crate) fn dispatch_noted(&self, cqe: Cqe) {
-        let waits_for = match Tag::split(cqe.user_data) {
-            Some((Tag::Op | Tag::LinkHead, bits)) => self.ops.waits_for(bits),
-            _ => None,
-        };
+        let waits_for = Tag::operation(cqe.user_data).and_then(|bits| self.ops.waits_for(bits));
         let [workers, _] = self.ring.features().iowq_max_workers;
         let given = self.shared.counters.iowq_punts.get();
         self.notes.completes(waits_for.unwrap_or((WaitsFor::Others, false)), given, workers.into());

@@ -11,7 +11,7 @@ use super::inside::Inside;
 use super::peers::{self, POLLS_PER_NOTIFY};
 use crate::Result;
 use crate::clock;
-use crate::ring::Wait;
+use crate::ring::{Ring, Wait};
 use crate::task::Ready;
 use crate::time::wakes::Plan;
 
@@ -73,7 +73,7 @@ impl Core {
     #[inline(always)]
     fn run_tasks_by(&self, run: impl Fn(Ready<'_>)) -> Result<()> {
         debug_assert!(Core::is_current(&self.shared), "the loop of another core's thread");
-        let counters = &self.shared.counters;
+        let counters = &*self.shared.counters;
         counters.turns.add(1);
         let pushed = self.ring.pushed();
         let ready = self.tasks.ready_len();
@@ -132,21 +132,20 @@ impl Core {
     /// The second half: calls from other threads, then timers, then the ring. The core sleeps in the ring if
     /// nothing is to be done. With `NOTES` the core [notes](super::notes) it.
     pub(crate) fn tick_ring<const NOTES: bool>(&self) -> Result<()> {
-        let counters = &self.shared.counters;
+        let counters = &*self.shared.counters;
         for task in self.shared.woken.take_all() {
             counters.remote_wakes.add(1);
             self.tasks.take_in(task);
         }
-        self.take_calls(POLLS_PER_TICK);
         self.growth.take(self);
         self.fairness.end_of_tick(&self.bufs, counters, self);
         self.growth.ask(self);
-        self.timers.fire();
-        self.notify_peers();
+        let timed = self.timers.fire();
         if !self.tasks.is_idle() {
-            self.enter_if_wanted()?;
+            self.go_on()?;
         } else {
-            self.park()?;
+            self.notify_peers();
+            self.park(timed)?;
         }
         if self.ring.has_overflowed() {
             counters.cq_overflows.add(1);
@@ -160,34 +159,59 @@ impl Core {
         Ok(())
     }
 
+    /// Takes calls, notifies the cores that were given work, and enters without a wait: the core does not
+    /// sleep. One that does has no calls, which is looked at once, [before](Self::must_not_sleep).
+    #[inline(always)]
+    fn go_on(&self) -> Result<()> {
+        self.take_calls(POLLS_PER_TICK);
+        self.notify_peers();
+        self.enter_if_wanted()
+    }
+
     /// Submits, and lets the kernel run its deferred work. Does nothing where there is neither.
     #[inline(always)]
     fn enter_if_wanted(&self) -> Result<()> {
         if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
     }
 
-    /// Sleeps until a completion, a timer or a notification.
-    fn park(&self) -> Result<()> {
+    /// Sleeps until a completion, a timer or a notification. There are no timers if it is not `timed`.
+    #[inline(always)]
+    fn park(&self, timed: bool) -> Result<()> {
         if self.spin.is_worth_while() && self.find_work() {
-            return self.enter_if_wanted();
+            return self.go_on();
         }
+        // The usual case, nothing to wake for, needs no clock.
+        if !timed && self.growth.asks_again_at().is_none() {
+            return self.sleep(None);
+        }
+        self.park_for_timers()
+    }
+
+    /// Out of line, so that the tick without timers does not carry it.
+    #[inline(never)]
+    fn park_for_timers(&self) -> Result<()> {
         let plan = self.next_wake();
         if let Some(plan) = plan.filter(Plan::is_near) {
             return self.sit_out(clock::now() + plan.left());
         }
+        self.sleep(plan)
+    }
+
+    #[inline(always)]
+    fn sleep(&self, plan: Option<Plan>) -> Result<()> {
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
         // The decisive check: work that was queued before this is found now, or the core is notified.
         if self.must_not_sleep() {
             doorbell.cancel_sleep();
-            return self.enter_if_wanted();
+            return self.go_on();
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(clock::now);
         // The time that submitting takes is not counted as lag of the wake.
         let submits = plan.is_some() && self.ring.wants_enter();
         let wait = plan.map_or(Wait::Forever, |plan| Wait::For(plan.sleep()));
-        let entered = self.ring.sleep(wait, self.ops.in_kernel());
+        let entered = self.ring.sleep(wait, || self.ops.in_kernel());
         doorbell.cancel_sleep();
         let timer = plan.filter(|_| !self.ring.has_completions());
         if let Some(plan) = timer.filter(|_| !submits) {
@@ -196,7 +220,7 @@ impl Core {
         if let Some(parked) = parked {
             self.awake(parked, timer.is_none());
         }
-        entered
+        entered.or_else(Ring::failed)
     }
 
     /// A timer is due so soon that a sleep and its wake would take longer, and as much CPU: the core spins
@@ -207,28 +231,22 @@ impl Core {
         while !self.ring.has_completions() && !self.must_not_sleep() && clock::now() < due {
             std::hint::spin_loop();
         }
-        self.enter_if_wanted()
+        self.go_on()
     }
 
     /// How the core sleeps if nothing happens: until the next timer, or until its memory may grow again.
     fn next_wake(&self) -> Option<Plan> {
-        let grows = self.growth.asks_again_at();
-        // The usual case, nothing to wake for, needs no clock.
-        if self.timers.is_empty() && grows.is_none() {
-            return None;
-        }
-        self.timers.next_wake(clock::now(), grows)
+        self.timers.next_wake(clock::now(), self.growth.asks_again_at())
     }
 
     /// Whether something waits that needs no completion.
+    #[inline(always)]
     fn must_not_sleep(&self) -> bool {
-        let runtime = &self.shared.runtime;
         !self.shared.woken.is_empty()
             || !self.has_no_calls()
             || self.fairness.must_not_sleep(&self.bufs)
             || self.growth.has_ended()
-            || runtime.is_cut()
-            || self.must_tell_stop()
+            || self.must_end()
     }
 
     /// Submits, and spins for a while. True: there is something to do.
@@ -262,8 +280,11 @@ impl Core {
         counters.busy_ns.add(nanoseconds(parked - self.busy_since.replace(now)));
     }
 
-    /// Whether tasks wait for a stop that was asked for and that they have not been told of.
-    fn must_tell_stop(&self) -> bool {
-        self.shared.runtime.is_stopping() && self.tasks.stop.must_be_told()
+    /// Whether the core is to end now, or tasks wait for a stop that was asked for and that they have not
+    /// been told of.
+    #[inline(always)]
+    fn must_end(&self) -> bool {
+        let runtime = &self.shared.runtime;
+        runtime.is_stopping() && (runtime.is_cut() || self.tasks.stop.must_be_told())
     }
 }

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
 use crate::buf::ring::BufRing;
-use crate::metrics::counters::CoreCounters;
+use crate::metrics::counters::Cells;
 
 /// A stream that receives into the core's buffers. `C` is the context that its methods are given: the core.
 pub(crate) trait Receives<C> {
@@ -124,7 +124,8 @@ impl<C: 'static> Fairness<C> {
 
     /// The tasks of this tick have run: collects buffers that came back, lets waiting streams receive, and
     /// switches off streams that are not being read.
-    pub(crate) fn end_of_tick(&self, bufs: &BufRing, counters: &CoreCounters, context: &C) {
+    #[inline(always)]
+    pub(crate) fn end_of_tick(&self, bufs: &BufRing, counters: &Cells, context: &C) {
         let short = self.is_short();
         bufs.refill(short);
         if short {
@@ -145,6 +146,7 @@ impl<C: 'static> Fairness<C> {
     /// `ENOBUFS` does not mean that bytes wait: the kernel looks for a buffer first. A stream that receives
     /// and finds nothing leaves its buffer in the ring, for the next tick. So a core with buffers and waiting
     /// streams does not sleep ([`must_not_sleep`](Self::must_not_sleep)).
+    #[inline(never)]
     fn dispatch(&self, bufs: &BufRing, context: &C) {
         let mut credits = bufs.free_buffers();
         while credits > 0 {
@@ -201,6 +203,7 @@ impl<C: 'static> Fairness<C> {
 
     /// Asked before the core sleeps. `true`: buffers are free, or have come back from other threads, for
     /// streams that wait for one. Otherwise, if any stream waits, the next return wakes the core.
+    #[inline(always)]
     pub(crate) fn must_not_sleep(&self, bufs: &BufRing) -> bool {
         self.is_short() && bufs.has_some_or_waits()
     }

@@ -101,6 +101,8 @@ pub(crate) struct Growth {
     /// The current size of the pool in bytes.
     held: Cell<usize>,
     pending: RefCell<Option<PendingGrowth>>,
+    /// Whether there is one: asked several times a tick.
+    is_pending: Cell<bool>,
     /// The thread of the last step. It has sent its region.
     last: RefCell<Option<JoinHandle<()>>>,
     rest_until: Cell<Option<Instant>>,
@@ -125,6 +127,7 @@ impl Growth {
             core,
             held: Cell::new(held),
             pending: RefCell::default(),
+            is_pending: Cell::new(false),
             last: RefCell::default(),
             rest_until: Cell::new(None),
             waits_for_rest: Cell::new(false),
@@ -133,16 +136,22 @@ impl Growth {
     }
 
     /// Whether a step has ended and its result has not been taken.
+    #[inline(always)]
     pub(crate) fn has_ended(&self) -> bool {
-        self.pending.borrow().as_ref().is_some_and(|pending| !pending.made.is_empty())
+        self.is_pending() && self.pending.borrow().as_ref().is_some_and(|pending| !pending.made.is_empty())
     }
 
     /// Adds the result of an ended step to the pool.
     #[inline(always)]
     pub(crate) fn take(&self, core: &Core) {
-        if self.pending.borrow().is_some() {
+        if self.is_pending() {
             self.take_made(core);
         }
+    }
+
+    #[inline(always)]
+    fn is_pending(&self) -> bool {
+        self.is_pending.get()
     }
 
     /// Out of line, as [`ask_for`](Self::ask_for) is: it would make every tick heavier.
@@ -153,6 +162,7 @@ impl Growth {
         // The step is still running: its thread sends a result in any case.
         let Some(made) = made else { return };
         let Some(PendingGrowth { what, asked, thread, .. }) = self.pending.take() else { return };
+        self.is_pending.set(false);
         *self.last.borrow_mut() = Some(thread);
         let counters = &core.shared.counters;
         let short = match made.and_then(|region| self.keep(core, what, region)) {
@@ -207,7 +217,7 @@ impl Growth {
     pub(crate) fn ask(&self, core: &Core) {
         self.waits_for_rest.set(false);
         let (receiving, blocks) = (core.fairness.is_starving(&core.bufs), core.blocks.is_short());
-        if (receiving || blocks) && self.pending.borrow().is_none() {
+        if (receiving || blocks) && !self.is_pending() {
             self.ask_for(core, receiving, blocks);
         }
     }
@@ -232,7 +242,7 @@ impl Growth {
         let policy = self.policy.clone();
         let node = self.core.memory;
         match self.start(&core.shared, what, bytes, move || policy.make(node, bytes)) {
-            Ok(pending) => *self.pending.borrow_mut() = Some(pending),
+            Ok(pending) => self.begun(pending),
             Err(e) => {
                 self.rest_until.set(Some(clock::now() + REST));
                 self.waits_for_rest.set(is_waited_for);
@@ -241,6 +251,12 @@ impl Growth {
                 tracing::warn!("core {}: a pool cannot grow: {e}", core.shared.index);
             }
         }
+    }
+
+    /// A step has begun.
+    fn begun(&self, pending: PendingGrowth) {
+        *self.pending.borrow_mut() = Some(pending);
+        self.is_pending.set(true);
     }
 
     /// The size of the next step in bytes; `None` where the limit allows none.
@@ -287,6 +303,7 @@ impl Growth {
     /// The core ends, and with it a step that was begun for it.
     pub(crate) fn end(&self) {
         self.end_last();
+        self.is_pending.set(false);
         if let Some(pending) = self.pending.take() {
             *self.last.borrow_mut() = Some(pending.thread);
         }

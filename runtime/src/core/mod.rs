@@ -112,11 +112,14 @@ impl Core {
     ///
     /// # Panics
     /// On a thread that is no core's.
+    #[inline(always)]
     pub(crate) fn with<R>(f: impl FnOnce(&Core) -> R) -> R {
-        match Self::try_with(f) {
-            Some(result) => result,
-            None => panic!("not on a core: call this from a future that an annulus::Runtime runs"),
+        #[cold]
+        #[inline(never)]
+        fn off_core() -> ! {
+            panic!("not on a core: call this from a future that an annulus::Runtime runs")
         }
+        Current::with(&CURRENT, f, off_core)
     }
 
     /// Whether the calling thread is a core's.
@@ -146,7 +149,14 @@ impl Budget {
 
     /// An operation was ready.
     pub(crate) fn spend(&self) {
-        self.0.set(self.0.get().saturating_sub(1));
+        self.spend_for(0);
+    }
+
+    /// An operation was ready, and the core has moved so many bytes for it.
+    pub(crate) fn spend_for(&self, bytes: usize) {
+        const BYTES_OF_ONE: usize = (1 << 20) / POLL_BUDGET as usize;
+        let spent = u32::try_from(1 + bytes / BYTES_OF_ONE).unwrap_or(POLL_BUDGET);
+        self.0.set(self.0.get().saturating_sub(spent));
     }
 
     /// Whether any budget is left.

@@ -217,10 +217,15 @@ impl PeerCores {
 impl Core {
     /// Notifies the cores that were given work. Signals to sleepers leave with the next enter,
     /// which the caller makes before it sleeps.
+    #[inline(always)]
     pub(crate) fn notify_peers(&self) {
-        if !self.peers.must_notify() {
-            return;
+        if self.peers.must_notify() {
+            self.notify_each();
         }
+    }
+
+    #[inline(never)]
+    fn notify_each(&self) {
         let counters = &self.shared.counters;
         for peer in self.peers.take() {
             if !peer.shared.doorbell().notify() {

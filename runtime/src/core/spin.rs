@@ -15,21 +15,23 @@ const LEAST: u32 = 16;
 pub(crate) struct Spin {
     most: Duration,
     next: Cell<Duration>,
+    /// Asked each time that the core sleeps.
+    is_on: bool,
 }
 
 impl Spin {
     pub(crate) fn new(most: Duration) -> Self {
-        Self { most, next: Cell::new(most) }
+        Self { most, next: Cell::new(most), is_on: !most.is_zero() }
     }
 
     /// Whether spinning was asked for.
     pub(crate) fn is_on(&self) -> bool {
-        !self.most.is_zero()
+        self.is_on
     }
 
     /// Whether a spin pays, judging by the last ones.
     pub(crate) fn is_worth_while(&self) -> bool {
-        !self.next.get().is_zero()
+        self.is_on && !self.next.get().is_zero()
     }
 
     /// Spins until `found` says that there is work, at most for the current length. `true`: there is work.

@@ -123,12 +123,13 @@ fn run_loop<E: From<Error>, const NOTES: bool>(
         if let Some(result) = finished(root) {
             return result;
         }
-        if !told && runtime.is_stopping() {
-            told = true;
-            core.tasks.stop.wake_all();
-        }
-        if runtime.is_cut() {
-            return Ok(());
+        if runtime.is_stopping() {
+            if !std::mem::replace(&mut told, true) {
+                core.tasks.stop.wake_all();
+            }
+            if runtime.is_cut() {
+                return Ok(());
+            }
         }
         core.tick_ring::<NOTES>()?;
     }

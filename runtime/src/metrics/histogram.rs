@@ -9,7 +9,9 @@ const BUCKETS: usize = 32;
 
 /// The bucket of `value`: 0 for 0, and for others the length of the binary number.
 fn bucket(value: u64) -> usize {
-    ((u64::BITS - value.leading_zeros()) as usize).min(BUCKETS - 1)
+    // Twice and one more has the length that is looked for as its logarithm, and is never 0: that is asked of
+    // the processor by one instruction.
+    (2 * value.min(1 << (BUCKETS - 2)) + 1).ilog2() as usize
 }
 
 /// A histogram as its one writer writes it: a shift and a plain store for each value.

@@ -26,8 +26,12 @@ impl Sender for Rc<Socket> {
 
 impl Receiver for Socket {
     #[inline(always)]
-    fn received(self: &Rc<Self>, core: &Core, buffer: Option<u16>, result: io::Result<u32>, last: bool) {
-        Socket::received(self, core, buffer, result, last);
+    fn received(self: &Rc<Self>, core: &Core, buffer: u16, bytes: u32, last: bool) {
+        Socket::received(self, core, buffer, bytes, last);
+    }
+
+    fn received_none(self: &Rc<Self>, core: &Core, buffer: Option<u16>, result: io::Result<u32>, last: bool) {
+        Socket::received_none(self, core, buffer, result, last);
     }
 
     fn received_fragments(

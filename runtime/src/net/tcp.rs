@@ -140,6 +140,8 @@ async fn connect(from: Option<(SocketAddr, bool)>, address: SocketAddr) -> Resul
     let failed = |e| Error::io(format!("cannot connect to {address}"), e);
     let place = Place::Ip(address);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    #[cfg(all(any(test, feature = "played"), not(loom)))]
+    crate::ring::played::descriptor().map_err(failed)?;
     let socket = socket_with(place.family(), SocketType::STREAM, flags, Some(ipproto::TCP));
     let socket = socket.map_err(os).map_err(failed)?;
     sockopt::set_tcp_nodelay(&socket, true).map_err(os).map_err(failed)?;

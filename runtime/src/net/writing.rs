@@ -38,8 +38,21 @@ impl WritePermit {
         Self { socket, stage: Stage::Awaited(None) }
     }
 
-    /// Waits until it is granted.
+    /// Waits until it is granted: usually at once, because nobody else sends.
+    #[inline(always)]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Poisoned>> {
+        if let Stage::Awaited(None) = self.stage
+            && self.socket.writing.get() == Writing::Free
+        {
+            self.socket.writing.set(Writing::Busy);
+            self.stage = Stage::Here;
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_among_others(cx)
+    }
+
+    #[inline(never)]
+    fn poll_among_others(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Poisoned>> {
         let Stage::Awaited(ticket) = self.stage else { return Poll::Ready(Ok(())) };
         let socket = &self.socket;
         let permit = match socket.writing.get() {
@@ -140,13 +153,26 @@ impl From<Poisoned> for Error {
 
 /// The result of a send: an interruption counts as nothing sent, and nothing sent is an error.
 pub(crate) fn sent(socket: &Socket, result: io::Result<usize>) -> io::Result<usize> {
+    Core::with(|core| sent_by(core, socket, result))
+}
+
+/// [`sent`], by a core that is at hand.
+#[inline(always)]
+fn sent_by(core: &Core, socket: &Socket, result: io::Result<usize>) -> io::Result<usize> {
     match result {
-        // A send of a positive length that sends nothing does not exist; if it did, its caller would spin.
-        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-        Ok(n) => {
-            Core::with(|core| core.shared.counters.send_bytes.add(n as u64));
+        Ok(n) if n > 0 => {
+            core.shared.counters.send_bytes.add(n as u64);
             Ok(n)
         }
+        result => not_sent(socket, result),
+    }
+}
+
+#[inline(never)]
+fn not_sent(socket: &Socket, result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        // A send of a positive length that sends nothing does not exist; if it did, its caller would spin.
+        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
         Err(e) if e.raw_os_error() == Some(libc::EINTR) => Ok(0),
         Err(e) => {
             socket.has_failed(&e);
@@ -209,7 +235,7 @@ impl<B: IoBuf> Future for SendAll<B> {
                     Poll::Ready(Finished::Whole(whole)) => whole,
                     Poll::Ready(Finished::Early(_)) => unreachable!("a plain send has no notification"),
                 };
-                match sent(&this.permit.socket, result) {
+                match sent_by(core, &this.permit.socket, result) {
                     Ok(n) => this.from += n,
                     Err(e) => {
                         // A part has been sent, so the next sender would continue in the middle of this one.

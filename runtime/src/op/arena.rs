@@ -37,6 +37,12 @@ impl Arena {
         if size <= SMALL_SIZE { self.small.cell(index) } else { self.large.cell(index) }
     }
 
+    /// Whether operations of these sizes have the same cell, if they have the same index.
+    #[inline(always)]
+    pub(crate) fn share_cells(one: usize, other: usize) -> bool {
+        (one <= SMALL_SIZE) == (other <= SMALL_SIZE)
+    }
+
     /// Fails to compile for an operation that would not fit.
     pub(crate) const fn fits<T>() {
         assert!(size_of::<T>() <= CELL_SIZE && align_of::<T>() <= CELL_ALIGN, "operation larger than a cell");

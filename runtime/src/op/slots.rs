@@ -29,7 +29,10 @@
 //! | `Answered` | `Lingering`; the result is handed to whoever cleans up late results; memory stays until the notification |
 //! | `Ready` | vacant at once; the result is handed to whoever cleans up late results |
 
-use slab::Slab;
+// The path is given because fuzz/ includes this file from another place.
+#[path = "slots/answers.rs"]
+mod answers;
+pub(crate) use answers::{Abandon, Event, Polled, Usual};
 
 /// Bits of a key's index. The rest of its 56 bits are the generation.
 const INDEX_BITS: u32 = 24;
@@ -83,7 +86,12 @@ enum Life {
     Ready(Outcome),
     Lingering,
     Abandoned,
+    /// With the slot that had become vacant before it, or [`NONE`].
+    Vacant(u32),
 }
+
+/// No slot.
+const NONE: u32 = u32::MAX;
 
 struct Slot<W, X> {
     generation: u32,
@@ -93,51 +101,17 @@ struct Slot<W, X> {
     extra: X,
 }
 
-/// What a CQE means for the user of the machine. `V` is the value of an operation whose slot is vacant now.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Event<W, X, V> {
-    /// No such operation: the key is not from this table, or its operation is over.
-    Stale,
-    /// The result is kept for the owner: wake it, if there is a waker.
-    Wake(Option<W>),
-    /// One of many results: hand it to the sink. `owned` says whether the owner is still there. If it is not,
-    /// what the result brings (a descriptor, a buffer) must be given back.
-    Item { extra: X, owned: bool },
-    /// As `Item`, and the last of them.
-    Last { value: V, owned: bool },
-    /// The result of an operation whose owner is gone: clean up what it brings. Without a value, a
-    /// notification is still due.
-    Late { extra: X, outcome: Outcome, value: Option<V> },
-    /// The notification came before the owner took the result. The memory is the owner's: wake it.
-    Notified { extra: X, waker: Option<W> },
-    /// The notification after a result that was handled already.
-    Released { value: V },
-}
-
-/// What an owner finds when it polls.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Polled<V> {
-    /// Nothing yet.
-    Pending,
-    /// The result, and the value: the slot is vacant.
-    Done(Outcome, V),
-    /// The result; the memory stays the kernel's until the notification.
-    Early(Outcome),
-}
-
-/// What dropping an owner asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Abandon<X, V> {
-    /// Send a cancel; nothing is free yet.
-    Cancel,
-    /// A result was waiting: clean up what it brings. Without a value, a notification is still due.
-    Late { extra: X, outcome: Outcome, value: Option<V> },
-}
-
 /// All operations of a core. `W` is a waker. `X` is what the user keeps of each operation (its function
-/// table).
+/// table, and where it lies).
+///
+/// A slot is changed where it lies: a slab of a crate takes it by value, which cost an operation 60
+/// instructions.
 pub(crate) struct Slots<W, X> {
-    slab: Slab<Slot<W, X>>,
+    slots: Vec<Slot<W, X>>,
+    /// The slot that became vacant last: the first of those that a list leads through.
+    vacant: u32,
+    /// Slots that are not vacant.
+    len: usize,
     /// It wraps after 2^32 operations. That does no harm: only a cancel on its way still carries the key of
     /// an earlier operation. The ring takes cancels in the order in which they were pushed, so it comes
     /// thousands of operations later at most.
@@ -148,13 +122,14 @@ pub(crate) struct Slots<W, X> {
 
 impl<W, X: Copy> Slots<W, X> {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Self { slab: Slab::with_capacity(capacity), next_generation: 0, in_kernel: 0 }
+        let slots = Vec::with_capacity(capacity);
+        Self { slots, vacant: NONE, len: 0, next_generation: 0, in_kernel: 0 }
     }
 
     /// Operations that are not vacant.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn len(&self) -> usize {
-        self.slab.len()
+        self.len
     }
 
     /// Operations that the kernel may still post a CQE for. Results that wait for their owners do not count.
@@ -162,29 +137,81 @@ impl<W, X: Copy> Slots<W, X> {
         self.in_kernel
     }
 
-    /// A new operation, `InFlight`, that `waker` waits for. `None` when there are [`MAX_OPERATIONS`].
-    pub(crate) fn submit(&mut self, shots: Shots, waker: Option<W>, extra: X) -> Option<Key> {
-        if self.slab.len() >= MAX_OPERATIONS {
+    /// A new operation, `InFlight`, that `waker` waits for. `None` when there are [`MAX_OPERATIONS`]. `extra`
+    /// is given its index, and what was kept of the last operation with the same one.
+    #[inline(always)]
+    pub(crate) fn submit(
+        &mut self,
+        shots: Shots,
+        waker: Option<W>,
+        extra: impl FnOnce(usize, Option<X>) -> X,
+    ) -> Option<Key> {
+        if self.len >= MAX_OPERATIONS {
             return None;
         }
-        let generation = self.next_generation;
+        let (index, generation, life) = (self.vacant, self.next_generation, Life::InFlight);
+        let key = match self.slots.get_mut(index as usize) {
+            Some(slot) => {
+                if let Life::Vacant(next) = slot.life {
+                    self.vacant = next;
+                }
+                let extra = extra(index as usize, Some(slot.extra));
+                *slot = Slot { generation, shots, life, waker, extra };
+                Key { index, generation }
+            }
+            None => {
+                let index = self.slots.len();
+                self.slots.push(Slot { generation, shots, life, waker, extra: extra(index, None) });
+                Key { index: index as u32, generation }
+            }
+        };
         self.next_generation = generation.wrapping_add(1);
+        self.len += 1;
         self.in_kernel += 1;
-        let index = self.slab.insert(Slot { generation, shots, life: Life::InFlight, waker, extra });
-        Some(Key { index: index as u32, generation })
+        Some(key)
     }
 
+    #[inline(always)]
     fn slot(&mut self, key: Key) -> Option<&mut Slot<W, X>> {
-        self.slab.get_mut(key.index()).filter(|slot| slot.generation == key.generation)
+        self.slots.get_mut(key.index()).filter(|slot| slot.is(key))
     }
 
     /// Makes a slot vacant. Nothing else does. `take` takes the operation's value out of its place, before
     /// the index can be given out again.
     #[inline(always)]
     fn vacate<V>(&mut self, key: Key, take: impl FnOnce(usize, X) -> V) -> (V, Option<W>) {
-        let index = key.index();
-        let value = take(index, self.slab[index].extra);
-        (value, self.slab.remove(index).waker)
+        let slot = &mut self.slots[key.index()];
+        let value = take(key.index(), slot.extra);
+        slot.life = Life::Vacant(self.vacant);
+        self.vacant = key.index;
+        self.len -= 1;
+        (value, slot.waker.take())
+    }
+
+    /// The two usual CQEs: the result of an operation whose owner waits, and one of many results after which
+    /// more may come. Of all others it knows nothing, and changes nothing: they are for
+    /// [`complete`](Self::complete).
+    #[inline(always)]
+    pub(crate) fn usual(
+        &mut self,
+        key: Key,
+        outcome: Outcome,
+        more: bool,
+        notif: bool,
+    ) -> Option<Usual<W, X>> {
+        let slot = self.slots.get_mut(key.index()).filter(|slot| slot.is(key))?;
+        match slot.shots {
+            Shots::Multi if more => {
+                Some(Usual::Item { extra: slot.extra, owned: slot.life == Life::InFlight })
+            }
+            Shots::Single if slot.life == Life::InFlight && !more && !notif => {
+                slot.life = Life::Ready(outcome);
+                let waker = slot.waker.take();
+                self.in_kernel -= 1;
+                Some(Usual::Wake(waker))
+            }
+            _ => None,
+        }
     }
 
     /// A CQE came, with `more` (`F_MORE`) and `notif` (`F_NOTIF`) as its flags have them. `take` takes the
@@ -197,8 +224,12 @@ impl<W, X: Copy> Slots<W, X> {
         notif: bool,
         take: impl FnOnce(usize, X) -> V,
     ) -> Event<W, X, V> {
-        let Some(slot) = self.slab.get_mut(key.index()).filter(|slot| slot.generation == key.generation)
-        else {
+        match self.usual(key, outcome, more, notif) {
+            Some(Usual::Wake(waker)) => return Event::Wake(waker),
+            Some(Usual::Item { extra, owned }) => return Event::Item { extra, owned },
+            None => {}
+        }
+        let Some(slot) = self.slots.get_mut(key.index()).filter(|slot| slot.is(key)) else {
             return Event::Stale;
         };
         let extra = slot.extra;
@@ -208,14 +239,11 @@ impl<W, X: Copy> Slots<W, X> {
         }
         if slot.shots == Shots::Multi {
             let owned = slot.life == Life::InFlight;
-            if more {
-                return Event::Item { extra, owned };
-            }
             return Event::Last { value: self.vacate(key, take).0, owned };
         }
         match (slot.life, notif) {
             (Life::InFlight, false) => {
-                slot.life = if more { Life::Answered(outcome) } else { Life::Ready(outcome) };
+                slot.life = Life::Answered(outcome);
                 Event::Wake(slot.waker.take())
             }
             (Life::Abandoned, false) => {
@@ -236,12 +264,13 @@ impl<W, X: Copy> Slots<W, X> {
             // The kernel sends one result and at most one notification, in that order. Anything else is not
             // from this operation.
             (Life::InFlight | Life::Abandoned, true)
-            | (Life::Answered(_) | Life::Lingering | Life::Ready(_), _) => Event::Stale,
+            | (Life::Answered(_) | Life::Lingering | Life::Ready(_) | Life::Vacant(_), _) => Event::Stale,
         }
     }
 
     /// The owner polls. When it has to wait, `waits` is shown the stored waker, and may want
     /// [another](Self::wake_by). `take` as for [`complete`](Self::complete).
+    #[inline(always)]
     pub(crate) fn poll<V>(
         &mut self,
         key: Key,
@@ -261,7 +290,7 @@ impl<W, X: Copy> Slots<W, X> {
                 waits(slot.waker.as_ref());
                 Polled::Pending
             }
-            Life::Lingering | Life::Abandoned => unreachable!("the owner left earlier"),
+            Life::Lingering | Life::Abandoned | Life::Vacant(_) => unreachable!("the owner left earlier"),
         }
     }
 
@@ -299,7 +328,7 @@ impl<W, X: Copy> Slots<W, X> {
             Life::Ready(outcome) => {
                 Some(Abandon::Late { extra, outcome, value: Some(self.vacate(key, take).0) })
             }
-            Life::Lingering | Life::Abandoned => None,
+            Life::Lingering | Life::Abandoned | Life::Vacant(_) => None,
         }
     }
 
@@ -315,24 +344,36 @@ impl<W, X: Copy> Slots<W, X> {
         Some(self.vacate(key, take))
     }
 
-    /// The indices of all operations that are not vacant, and what the user keeps of each.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (usize, X)> {
-        self.slab.iter().map(|(index, slot)| (index, slot.extra))
+    /// What the user keeps of each operation that is not vacant.
+    pub(crate) fn all(&self) -> impl Iterator<Item = X> {
+        self.slots.iter().filter(|slot| !slot.is_vacant()).map(|slot| slot.extra)
     }
 
     /// Any operation that is not vacant.
     pub(crate) fn any(&self) -> Option<Key> {
-        let (index, slot) = self.slab.iter().next()?;
-        Some(Key { index: index as u32, generation: slot.generation })
+        let index = self.slots.iter().position(|slot| !slot.is_vacant())?;
+        Some(Key { index: index as u32, generation: self.slots[index].generation })
     }
 
     /// What the user keeps of this operation, while it is not vacant.
     pub(crate) fn extra(&self, key: Key) -> Option<X> {
-        self.slab.get(key.index()).filter(|slot| slot.generation == key.generation).map(|slot| slot.extra)
+        self.slots.get(key.index()).filter(|slot| slot.is(key)).map(|slot| slot.extra)
     }
 }
 
-// The path is given because fuzz/ includes this file from another place.
+impl<W, X> Slot<W, X> {
+    #[inline(always)]
+    fn is_vacant(&self) -> bool {
+        matches!(self.life, Life::Vacant(_))
+    }
+
+    /// Whether it is that of this operation.
+    #[inline(always)]
+    fn is(&self, key: Key) -> bool {
+        self.generation == key.generation && !self.is_vacant()
+    }
+}
+
 #[cfg(any(test, fuzzing))]
 #[path = "slots/model.rs"]
 pub(crate) mod model;

@@ -8,13 +8,14 @@
 //! cell.
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::task::Waker;
 
 use io_uring::{opcode, squeue};
 
 use super::arena::Arena;
-use super::slots::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
+use super::slots::{Abandon, Event, Key, Outcome, Polled, Shots, Slots, Usual};
 use super::untyped::{Left, Many, Single, ValueSpace, Vtable};
 use super::waits_for::WaitsFor;
 use super::{Multishot, Operation, Sqes};
@@ -25,10 +26,24 @@ use crate::ring::{Cqe, Ring};
 /// The operations of one core. `C` is the context that answers of multishot operations are handled with: the
 /// core, which this folder does not know.
 pub(crate) struct OpTable<C: 'static> {
-    slots: RefCell<Slots<Waker, &'static Vtable<C>>>,
+    slots: RefCell<Slots<Waker, Placed<C>>>,
     /// The cells. The function table of the slot with the same index describes what is in a cell.
     arena: RefCell<Arena>,
 }
+
+/// Where an operation lies, and how it is treated: what is in the cell is of the function table's type.
+struct Placed<C: 'static> {
+    vtable: &'static Vtable<C>,
+    cell: NonNull<u8>,
+}
+
+impl<C> Clone for Placed<C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Placed<C> {}
 
 const ITS_WAKER: &str = "the destructor of an operation's waker";
 
@@ -64,7 +79,9 @@ impl<C> OpTable<C> {
     /// Submits a single operation on behalf of the task behind `waker`.
     pub(crate) fn submit<T: Operation>(&self, ring: &Ring, operation: T, waker: &Waker) -> Key {
         const { Arena::fits::<T>() }
-        let (key, mut cell) = self.occupy::<T>(Shots::Single, Some(waker.clone()), &Single::<T, C>::VTABLE);
+        let waker = Some(waker.clone());
+        let (key, cell) = self.occupy(Shots::Single, waker, &Single::<T, C>::VTABLE);
+        let mut cell = cell.cast::<T>();
         // SAFETY: the cell is as large and aligned as a `T` (`fits`) and vacant: the slot is new.
         unsafe { cell.write(operation) };
         // A buffer of the application's own type may panic when it is asked for its bytes. Nothing was
@@ -90,7 +107,8 @@ impl<C> OpTable<C> {
         const { Arena::fits::<T>() }
         // What answers many times is under way for long, and many connections have one.
         const { Arena::is_small::<T>() }
-        let (key, mut cell) = self.occupy::<T>(Shots::Multi, None, &Many::<T, C>::VTABLE);
+        let (key, cell) = self.occupy(Shots::Multi, None, &Many::<T, C>::VTABLE);
+        let mut cell = cell.cast::<T>();
         // SAFETY: as in `submit`.
         let sqes = unsafe {
             cell.write(operation);
@@ -102,62 +120,76 @@ impl<C> OpTable<C> {
         key
     }
 
-    /// A new slot, and its cell for a `T`, which is that of `vtable`.
-    fn occupy<T>(&self, shots: Shots, waker: Option<Waker>, vtable: &'static Vtable<C>) -> (Key, NonNull<T>) {
-        let key = self.slots.borrow_mut().submit(shots, waker, vtable);
-        // 16.7 million operations in flight on one core would need a GiB of cells at least.
-        let key = key.expect("fewer than MAX_OPERATIONS in flight on one core");
-        (key, self.cell(key.index(), size_of::<T>()).cast())
-    }
-
-    /// The cell of an operation of `size` bytes.
+    /// A new slot, and its cell for an operation of the type of `vtable`.
     #[inline(always)]
-    fn cell(&self, index: usize, size: usize) -> NonNull<u8> {
-        self.arena.borrow_mut().cell(index, size)
-    }
-
-    /// The cell of an operation, by its function table.
-    fn cell_of(&self, index: usize, vtable: &Vtable<C>) -> NonNull<u8> {
-        self.cell(index, vtable.size)
+    fn occupy(&self, shots: Shots, waker: Option<Waker>, vtable: &'static Vtable<C>) -> (Key, NonNull<u8>) {
+        let mut cell = NonNull::dangling();
+        let key = self.slots.borrow_mut().submit(shots, waker, |index, before| {
+            // The same cell as for the last operation of this index, if that one was as small or as large.
+            cell = match before {
+                Some(before) if Arena::share_cells(before.vtable.size, vtable.size) => before.cell,
+                _ => self.arena.borrow_mut().cell(index, vtable.size),
+            };
+            Placed { vtable, cell }
+        });
+        // 16.7 million operations in flight on one core would need a GiB of cells at least.
+        (key.expect("fewer than MAX_OPERATIONS in flight on one core"), cell)
     }
 
     /// The function that the machine calls when it makes the slot of `index` vacant.
-    fn left<'a>(&self, space: &'a mut ValueSpace) -> impl FnOnce(usize, &'static Vtable<C>) -> Left<'a, C> {
+    fn left<'a>(space: &'a mut ValueSpace) -> impl FnOnce(usize, Placed<C>) -> Left<'a, C> {
         // SAFETY: the cell holds a value of this function table's type, and the machine makes its slot vacant
         // in this step.
-        |index, vtable| unsafe { Left::out_of(self.cell_of(index, vtable), vtable, space) }
+        |_, placed| unsafe { Left::out_of(placed.cell, placed.vtable, space) }
     }
 
     /// The owner polls its operation. If it is over, the operation is returned.
     ///
     /// # Safety
     /// `key` was submitted as a `T`.
+    #[inline(always)]
     pub(crate) unsafe fn poll<T: Operation>(&self, key: Key, waker: &Waker) -> Polled<T> {
         let mut moved = false;
         let waits = |kept: Option<&Waker>| moved = !kept.is_some_and(|kept| kept.will_wake(waker));
+        // The operation does not pass through the machine, which would copy it once more.
+        let mut operation = MaybeUninit::<T>::uninit();
         // SAFETY: the cell holds a `T`, by the caller's promise, and the machine makes its slot vacant in
         // this step.
-        let take = |index, _| unsafe { self.cell(index, size_of::<T>()).cast::<T>().read() };
+        let take = |_, placed: Placed<C>| unsafe {
+            operation.as_mut_ptr().copy_from_nonoverlapping(placed.cell.cast::<T>().as_ptr(), 1);
+        };
         let polled = self.slots.borrow_mut().poll(key, waits, take);
-        if moved {
-            // It is cloned before the table is borrowed, and the old one is dropped after that: either may
-            // run code that uses the table.
-            let waker = waker.clone();
-            let old = self.slots.borrow_mut().wake_by(key, waker);
-            drop(old);
+        match polled {
+            // SAFETY: `take` was called, because the slot is vacant.
+            Polled::Done(outcome, ()) => Polled::Done(outcome, unsafe { operation.assume_init() }),
+            Polled::Early(outcome) => Polled::Early(outcome),
+            Polled::Pending => {
+                if moved {
+                    self.wake_by(key, waker);
+                }
+                Polled::Pending
+            }
         }
-        polled
+    }
+
+    /// The owner waits with another waker. It is cloned before the table is borrowed, and the old one is
+    /// dropped after that: either may run code that uses the table.
+    #[inline(never)]
+    fn wake_by(&self, key: Key, waker: &Waker) {
+        let waker = waker.clone();
+        let old = self.slots.borrow_mut().wake_by(key, waker);
+        drop(old);
     }
 
     /// The owner of `key` gives up: cancels the operation, and cleans up what has come already.
     pub(crate) fn abandon(&self, ring: &Ring, key: Key) {
         let (mut waker, mut space) = (None, ValueSpace::new());
-        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker, self.left(&mut space));
+        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker, Self::left(&mut space));
         match abandoned {
             None => {}
             Some(Abandon::Cancel) => self.cancel(ring, key),
             // Destructors of futures come here, and their thread may be panicking.
-            Some(Abandon::Late { extra, outcome, value }) => told(|| late(extra, outcome, value)),
+            Some(Abandon::Late { extra, outcome, value }) => told(|| late(extra.vtable, outcome, value)),
         }
         // Last, because dropping it may run foreign code. This thread may be panicking: a second panic that
         // left this call would end the process.
@@ -178,7 +210,7 @@ impl<C> OpTable<C> {
             // SAFETY: a cancel points to nothing.
             unsafe { ring.push(&entry) };
         };
-        let linked = self.slots.borrow().extra(key).is_some_and(|vtable| vtable.linked);
+        let linked = self.slots.borrow().extra(key).is_some_and(|placed| placed.vtable.linked);
         if linked {
             cancel(Tag::LinkHead.with(key.to_bits()));
         }
@@ -186,33 +218,49 @@ impl<C> OpTable<C> {
     }
 
     /// Handles a CQE of an operation of this table. In each case foreign code, which may panic, runs last.
+    #[inline(always)]
     pub(crate) fn complete(&self, context: &C, bits: u64, cqe: Cqe) {
         let key = Key::from_bits(bits);
         let outcome = Outcome { result: cqe.result, flags: cqe.flags };
         if cqe.result < 0 && !cqe.notif() {
             self.failed(key, -cqe.result);
         }
+        let usual = self.slots.borrow_mut().usual(key, outcome, cqe.more(), cqe.notif());
+        match usual {
+            Some(Usual::Wake(Some(waker))) => waker.wake(),
+            Some(Usual::Wake(None)) => {}
+            Some(Usual::Item { extra, owned }) => Self::item(context, extra, outcome, owned),
+            None => self.complete_unusual(context, key, cqe),
+        }
+    }
+
+    /// Hands one of many results to its operation.
+    #[inline(always)]
+    fn item(context: &C, placed: Placed<C>, outcome: Outcome, owned: bool) {
+        // SAFETY: the cell holds a value of this function table's type until its last CQE. That one is
+        // handled after this one, whatever code this one runs: only the core's loop and its end take CQEs
+        // from the ring.
+        unsafe { (placed.vtable.item)(placed.cell, context, outcome, owned) };
+    }
+
+    /// Out of line, with the space for a value that leaves its cell.
+    #[inline(never)]
+    fn complete_unusual(&self, context: &C, key: Key, cqe: Cqe) {
+        let outcome = Outcome { result: cqe.result, flags: cqe.flags };
         let mut space = ValueSpace::new();
-        let left = self.left(&mut space);
+        let left = Self::left(&mut space);
         let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif(), left);
         match event {
             Event::Wake(Some(waker)) => waker.wake(),
             Event::Wake(None) => {}
             Event::Stale => stale(cqe),
-            Event::Item { extra, owned } => {
-                // The cell is a small one (`submit_multi`).
-                //
-                // SAFETY: the cell holds a value of this function table's type until its last CQE. That one
-                // is handled after this one, whatever code this one runs: only the core's loop and its end
-                // take CQEs from the ring.
-                unsafe { (extra.item)(self.cell(key.index(), 0), context, outcome, owned) };
-            }
+            Event::Item { extra, owned } => Self::item(context, extra, outcome, owned),
             Event::Last { value, owned } => value.last(context, outcome, owned),
-            Event::Late { extra, outcome, value } => late(extra, outcome, value),
+            Event::Late { extra, outcome, value } => late(extra.vtable, outcome, value),
             Event::Notified { extra, waker } => {
                 // SAFETY: the cell holds a value of this function table's type until its owner takes it.
                 // `notified` only counts, and runs no code that could take it.
-                unsafe { (extra.notified)(self.cell_of(key.index(), extra), outcome) };
+                unsafe { (extra.vtable.notified)(extra.cell, outcome) };
                 if let Some(waker) = waker {
                     waker.wake();
                 }
@@ -225,19 +273,19 @@ impl<C> OpTable<C> {
     /// that is over.
     pub(crate) fn waits_for(&self, bits: u64) -> Option<(WaitsFor, bool)> {
         let key = Key::from_bits(bits);
-        let vtable = self.slots.borrow().extra(key)?;
+        let placed = self.slots.borrow().extra(key)?;
         // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table,
         // and what is called runs no code that could change that.
-        Some(unsafe { (vtable.waits_for)(self.cell_of(key.index(), vtable)) })
+        Some(unsafe { (placed.vtable.waits_for)(placed.cell) })
     }
 
     #[cold]
     fn failed(&self, key: Key, errno: i32) {
-        let vtable = self.slots.borrow().extra(key);
-        if let Some(vtable) = vtable {
+        let placed = self.slots.borrow().extra(key);
+        if let Some(placed) = placed {
             // SAFETY: the slot is not vacant, so its cell holds a value of this function table's type.
             // `failed` runs no code that could change that.
-            unsafe { (vtable.failed)(self.cell_of(key.index(), vtable), errno) };
+            unsafe { (placed.vtable.failed)(placed.cell, errno) };
         }
     }
 
@@ -247,8 +295,7 @@ impl<C> OpTable<C> {
         let slots = self.slots.borrow();
         // SAFETY: the slot is not vacant, so its cell holds a value of this function table's type.
         // `force_release` runs no code that could change that.
-        let force_release =
-            |(index, vtable): (_, &Vtable<C>)| unsafe { (vtable.force_release)(self.cell_of(index, vtable)) };
+        let force_release = |placed: Placed<C>| unsafe { (placed.vtable.force_release)(placed.cell) };
         let each: Vec<_> = slots.all().filter_map(force_release).collect();
         drop(slots);
         // Each closure owns what it needs, whatever code the closures before it have run.
@@ -311,6 +358,7 @@ impl<T: Operation, C> Drop for Withdraw<'_, T, C> {
 ///
 /// # Safety
 /// What the entries point to stays in place until the operation's final CQE.
+#[inline(always)]
 unsafe fn push(ring: &Ring, key: Key, sqes: Sqes) {
     let main = sqes.main.user_data(Tag::Op.with(key.to_bits()));
     match sqes.after {

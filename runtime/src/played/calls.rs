@@ -23,7 +23,7 @@ impl PlayedCalls for Simulation {
     fn disconnect(&self, fd: RawFd) -> Option<io::Result<()>> {
         let mut state = self.state.borrow_mut();
         let at = state.conn_at(fd)?;
-        state.conns[at].reset(false);
+        state.conns[at].reset(None);
         state.tell(format_args!("connection {at} is reset by us"));
         Some(Ok(()))
     }

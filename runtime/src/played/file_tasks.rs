@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::program::{Bytes, Fixture};
+use super::program::{Bytes, Fixture, lacks_descriptors};
 use super::programs::Seen;
 use super::random::{byte, differs};
 use super::several::all;
@@ -16,10 +16,10 @@ use crate::time::timeout;
 const PART: u64 = 1 << 20;
 
 /// A directory of the kernel's, which goes with the value.
-struct Place(std::path::PathBuf);
+pub(super) struct Place(std::path::PathBuf);
 
 impl Place {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name =
@@ -29,6 +29,10 @@ impl Place {
         let path = if memory.is_dir() { memory.join(name) } else { std::env::temp_dir().join(name) };
         std::fs::create_dir(&path)?;
         Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.0
     }
 }
 
@@ -77,7 +81,7 @@ pub(super) async fn files(fixture: Rc<Fixture>) -> Seen {
 fn opened<T>(opened: crate::Result<T>) -> Result<Option<T>, String> {
     match opened {
         Ok(opened) => Ok(Some(opened)),
-        Err(e) if e.io_error().and_then(std::io::Error::raw_os_error) == Some(libc::EMFILE) => Ok(None),
+        Err(e) if lacks_descriptors(&e) => Ok(None),
         Err(e) => Err(format!("an open failed: {e}")),
     }
 }

@@ -89,6 +89,7 @@ impl PlayHandle {
             expects: 1,
             window: self.random.pick(&[60, 700, 9_000, 64 << 10]),
             ending,
+            vanishes: self.random.once_in(5),
             patience: self.random.between(1, patience) * 1_000_000,
             stalls: self.random.pick(&[0, 3, 40]),
         };

@@ -157,6 +157,7 @@ fn played(scene: &'static Scene, seed: u64) -> Seen {
         expects: ANY,
         window: 64 << 10,
         ending: if scene.resets { Ending::ResetAtIn(scene.sends) } else { Ending::Fin },
+        vanishes: false,
         patience: 0,
         stalls: 0,
     });

@@ -31,6 +31,8 @@ mod launch;
 #[cfg(test)]
 mod like_kernel;
 #[cfg(test)]
+mod like_kernel_joined;
+#[cfg(test)]
 mod like_kernel_udp;
 mod network;
 mod ops;
@@ -201,6 +203,12 @@ impl Simulation {
     /// Looks at a connection.
     fn conn<R>(&self, at: usize, f: impl FnOnce(&Conn) -> R) -> R {
         f(&self.state.borrow().conns[at])
+    }
+
+    /// How often no descriptor was left for a socket or a pipe.
+    #[cfg(test)]
+    fn lacked(&self) -> u64 {
+        self.state.borrow().lacked
     }
 
     /// The connection that a descriptor stands for.

@@ -37,6 +37,8 @@ pub(super) struct Peer {
     /// Bytes that its side takes unread.
     pub(super) window: u64,
     pub(super) ending: Ending,
+    /// It is out of reach where others reset: the kernel gives it up.
+    pub(super) vanishes: bool,
     /// When it ends in any case, in nanoseconds of the play.
     pub(super) patience: u64,
     /// It stops for a while now and then, once in so many of its steps; 0: never.
@@ -224,17 +226,18 @@ impl Conn {
         events as u32
     }
 
-    /// It is reset: by the peer, which is told to us, or by us.
-    pub(super) fn reset(&mut self, by_peer: bool) {
+    /// It is reset: by the peer, or because nothing reaches the peer, which `errno` tells us; or by us, where
+    /// there is none.
+    pub(super) fn reset(&mut self, errno: Option<i32>) {
         if self.gone {
             return;
         }
         self.gone = true;
         self.was_reset = true;
-        if by_peer {
-            self.error = Some(if self.fin { libc::EPIPE } else { libc::ECONNRESET });
-        } else {
-            self.arrived = self.taken;
+        match errno {
+            Some(libc::ECONNRESET) if self.fin => self.error = Some(libc::EPIPE),
+            Some(errno) => self.error = Some(errno),
+            None => self.arrived = self.taken,
         }
     }
 
@@ -290,7 +293,9 @@ impl Conn {
                 self.read += if random.once_in(2) { all } else { random.between(1, all) };
             }
             Act::Ends => self.fin = true,
-            Act::Resets => self.reset(true),
+            Act::Resets => {
+                self.reset(Some(if self.peer.vanishes { libc::ETIMEDOUT } else { libc::ECONNRESET }))
+            }
         }
         if self.peer.stalls > 0 && random.once_in(self.peer.stalls) {
             self.stalled_until = now + random.between(1, 40) * 1_000_000;

@@ -90,6 +90,11 @@ impl Op {
         self.lent_up_to.is_none()
     }
 
+    /// Whether a worker does it, which a cancel may find in the midst of it.
+    pub(super) fn is_a_workers(&self) -> bool {
+        self.sqe.opcode == code::SPLICE || is_of_files(self.sqe.opcode)
+    }
+
     /// The bytes of a send, `n` of them from `from` on.
     pub(super) fn bytes(&self, from: u64, n: u64) -> Vec<u8> {
         let (mut skip, mut bytes) = (from, Vec::new());
@@ -269,6 +274,9 @@ impl State {
             let errno = self.conns[at].refusal();
             return self.sent(op, at, -errno);
         }
+        if op.sqe.opcode == code::SEND_ZC && op.done == 0 && !op.cancelled && self.random.once_in(40) {
+            return self.refuse_to_lend(op, at);
+        }
         let stops = op.cancelled || self.conns[at].refuses();
         if !stops || room > 0 && self.random.once_in(3) {
             if op.done == 0 && self.random.once_in(150) {
@@ -294,6 +302,15 @@ impl State {
             return self.sent(op, at, -libc::ECANCELED);
         }
         Goes::On
+    }
+
+    /// No page can be locked for a send without a copy, or the socket's network knows of no such send: the
+    /// latter is found when the notification has been made already.
+    fn refuse_to_lend(&mut self, op: &mut Op, at: usize) -> Goes {
+        if self.random.once_in(2) {
+            return self.end(op, -libc::ENOMEM, 0);
+        }
+        self.sent(op, at, -libc::EOPNOTSUPP)
     }
 
     /// A send has its result; without a copy, the notification follows.

@@ -3,7 +3,9 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::connects::Behaviour;
 use super::program::Fixture;
@@ -41,15 +43,23 @@ pub(super) async fn dials(fixture: Rc<Fixture>) -> Seen {
         let addresses: Vec<_> = behaviours.iter().map(|behaviour| server(&fixture, *behaviour)).collect();
         let is_answered = behaviours.contains(&Behaviour::Answers);
         let may_be_silent = behaviours.contains(&Behaviour::Silent) && !is_answered;
-        let connecting = first_to_answer(addresses, TcpStream::connect);
+        let before = fixture.simulation.lacked();
+        let lacked = || fixture.simulation.lacked() > before;
+        let mut connecting = pin!(first_to_answer(addresses, TcpStream::connect));
         let connected = if may_be_silent || fixture.random.once_in(4) {
             timeout(fixture.time(), connecting).await
         } else {
-            Ok(connecting.await)
+            // Without a descriptor for the one that answers, the silent ones are left.
+            loop {
+                let connected = timeout(Duration::from_secs(5), connecting.as_mut()).await;
+                if connected.is_ok() || lacked() {
+                    break connected;
+                }
+            }
         };
         let stream = match connected {
             Ok(Ok(stream)) if is_answered => stream,
-            Ok(Err(e)) if !is_answered && e.kind() == ErrorKind::Io => continue,
+            Ok(Err(e)) if (!is_answered || lacked()) && e.kind() == ErrorKind::Io => continue,
             Err(_) => continue,
             Ok(other) => return Err(format!("connecting to {behaviours:?} gave {other:?}")),
         };

@@ -49,7 +49,6 @@ impl Player for Simulation {
         self.state.borrow().sq.len()
     }
 
-    #[cfg(test)]
     fn completions(&self) -> usize {
         self.state.borrow().completions()
     }
@@ -120,6 +119,16 @@ impl Player for Simulation {
             sealed: false,
             lacks: Vec::new(),
         }
+    }
+
+    fn lacks_descriptors(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let lacks = state.random.once_in(30);
+        if lacks {
+            state.lacked += 1;
+            state.tell(format_args!("no descriptor is left for a socket or a pipe"));
+        }
+        lacks
     }
 }
 

@@ -93,6 +93,11 @@ where
     }
 }
 
+/// Whether the process had no descriptor left.
+pub(super) fn lacks_descriptors(e: &crate::Error) -> bool {
+    e.io_error().and_then(std::io::Error::raw_os_error) == Some(libc::EMFILE)
+}
+
 impl Fixture {
     /// Some time, mostly short.
     pub(super) fn time(&self) -> Duration {
@@ -116,6 +121,7 @@ impl Fixture {
             expects: self.random.next() as u32,
             window: self.random.pick(&[60, 700, 9_000, 64 << 10]),
             ending,
+            vanishes: self.random.once_in(5),
             patience: self.random.between(1, 300) * 1_000_000,
             stalls: self.random.pick(&[0, 3, 40]),
         }

@@ -1,8 +1,13 @@
 //! Tests that play seeds: the first ones, one with all its steps, or new ones for as long as is asked.
 
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::{Played, Tracing};
+
+/// How long a seed is played before its play counts as one that does not end. Most take milliseconds, and the
+/// longest that end half a minute without optimisation on a machine that does something else.
+const LONGEST: Duration = Duration::from_secs(180);
 
 /// One kind of play.
 pub struct Seeds<P> {
@@ -48,8 +53,10 @@ impl<P: Fn(u64, Tracing) -> Played> Seeds<P> {
         let most = number("PLAY_SEEDS").unwrap_or(u64::MAX);
         let first = number("PLAY_SEED").unwrap_or(from);
         let (begun, mut seeds, mut steps) = (Instant::now(), 0, 0);
+        let watched = watch();
         while seeds < most && begun.elapsed() < Duration::from_secs(seconds) {
             let seed = first + seeds;
+            watched.send(seed).expect("who watches does not end before");
             let played = (self.play)(seed, Tracing::Off);
             if let Some(failure) = played.failure {
                 let (after, command) = (begun.elapsed().as_secs(), self.command);
@@ -62,6 +69,28 @@ impl<P: Fn(u64, Tracing) -> Played> Seeds<P> {
         }
         eprintln!("{seeds} seeds from {first} on, {steps} steps, no failure");
     }
+}
+
+/// Ends the process when one seed is played for longer than [`LONGEST`]: a core that never comes back to its
+/// ring cannot be stopped, and nothing else would say which seed it was.
+fn watch() -> Sender<u64> {
+    let (begun, (watched, seeds)) = (Instant::now(), channel());
+    std::thread::spawn(move || {
+        let mut at = None;
+        loop {
+            match seeds.recv_timeout(LONGEST) {
+                Ok(seed) => at = Some(seed),
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    let seed = at.unwrap_or_default();
+                    eprintln!("seed {seed}, 0 steps: the core does not come back to its ring");
+                    eprintln!("failed after {} s", begun.elapsed().as_secs());
+                    std::process::abort();
+                }
+            }
+        }
+    });
+    watched
 }
 
 /// The value of a variable of the environment, if it is a number.

@@ -44,33 +44,40 @@ impl Ring {
     /// Submits what is queued, runs deferred work and waits as told. Interruptions and time-outs are no
     /// errors: the caller checks the completion queue and decides again.
     pub(crate) fn enter(&self, wait: Wait) -> Result<()> {
-        self.enter_gathering(wait, None)
+        self.enter_gathering(wait, None).or_else(Self::failed)
     }
 
-    /// As [`enter`](Self::enter), for a core that sleeps while so many operations are in flight: it gathers
-    /// completions, where that was [asked for](MinWait).
-    pub(crate) fn sleep(&self, wait: Wait, operations: usize) -> Result<()> {
-        self.enter_gathering(wait, self.min_wait.and_then(|min_wait| min_wait.among(operations)))
+    /// As [`enter`](Self::enter), for a core that sleeps while `operations` are in flight: it gathers
+    /// completions, where that was [asked for](MinWait). An error is for [`failed`](Self::failed) to judge.
+    #[inline(always)]
+    pub(crate) fn sleep(&self, wait: Wait, operations: impl FnOnce() -> usize) -> io::Result<()> {
+        self.enter_gathering(wait, self.min_wait.and_then(|min_wait| min_wait.among(operations())))
     }
 
     #[inline(always)]
-    fn enter_gathering(&self, wait: Wait, gather: Option<MinWait>) -> Result<()> {
+    fn enter_gathering(&self, wait: Wait, gather: Option<MinWait>) -> io::Result<()> {
         let wait = if self.early.borrow().is_empty() { wait } else { Wait::No };
-        match self.enter_once(wait, gather) {
-            Ok(()) => Ok(()),
-            Err(e) => match e.raw_os_error() {
-                Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => Err(Error::with_source(
-                    ErrorKind::Platform,
-                    "io_uring_enter is refused, most likely by the container's seccomp profile; allow it beside io_uring_setup and \
-                     io_uring_register",
-                    e,
-                )),
-                _ => Err(Error::io("io_uring_enter failed", e)),
-            },
+        self.enter_once(wait, gather)
+    }
+
+    /// What an enter's error means. Its text is made here, because an [`Error`] would make the result of each
+    /// enter large.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn failed(error: io::Error) -> Result<()> {
+        match error.raw_os_error() {
+            Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => Err(Error::with_source(
+                ErrorKind::Platform,
+                "io_uring_enter is refused, most likely by the container's seccomp profile; allow it beside io_uring_setup and \
+                 io_uring_register",
+                error,
+            )),
+            _ => Err(Error::io("io_uring_enter failed", error)),
         }
     }
 
+    #[inline(always)]
     pub(super) fn enter_once(&self, wait: Wait, gather: Option<MinWait>) -> io::Result<()> {
         let to_submit = self.queues.unsubmitted() as libc::c_uint;
         let mut flags = ENTER_GETEVENTS;

@@ -5,7 +5,6 @@
 //! costs nothing.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -98,6 +97,16 @@ impl Kernel {
         true
     }
 
+    /// Queues one SQE. False: the queue is full.
+    ///
+    /// # Safety
+    /// As for [`push`](Self::push).
+    #[inline(always)]
+    pub(super) unsafe fn push_one(&self, entry: &squeue::Entry) -> bool {
+        // SAFETY: as in `push`; the caller keeps what the entry points to.
+        unsafe { self.ring.submission_shared().push(entry) }.is_ok()
+    }
+
     /// How many SQEs the kernel has not taken yet.
     #[inline(always)]
     pub(super) fn unsubmitted(&self) -> usize {
@@ -106,7 +115,7 @@ impl Kernel {
     }
 
     /// How many completions are in the queue.
-    #[cfg(all(test, not(loom)))]
+    #[inline(always)]
     pub(super) fn completions(&self) -> usize {
         // SAFETY: as in `push`.
         unsafe { self.ring.completion_shared() }.len()
@@ -145,11 +154,11 @@ impl Kernel {
         !sq.is_empty() && sq.need_wakeup()
     }
 
-    /// Takes completions out of the queue, at most as many as `batch` holds.
+    /// Takes the oldest completion out of the queue.
     #[inline(always)]
-    pub(super) fn fill<'a>(&self, batch: &'a mut [MaybeUninit<cqueue::Entry>]) -> &'a mut [cqueue::Entry] {
+    pub(super) fn next(&self) -> Option<cqueue::Entry> {
         // SAFETY: one thread only, and no other completion queue value is alive: this one ends with the call.
-        unsafe { self.ring.completion_shared() }.fill(batch)
+        unsafe { self.ring.completion_shared() }.next()
     }
 
     /// io_uring_enter(2), with `flags` in addition to those of every enter. A wait gathers completions, if
@@ -162,28 +171,50 @@ impl Kernel {
         gather: Option<MinWait>,
         flags: u32,
     ) -> io::Result<()> {
-        let mut flags = self.enter_flags | flags;
-        let mut timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut arg = GetEventsArg { sigmask: 0, sigmask_sz: 0, min_wait_usec: 0, ts: 0 };
-        let (min_complete, arg_ptr, arg_len) = match wait {
+        let flags = self.enter_flags | flags;
+        match wait {
             // Measured: min_complete = 0 costs 0.3 us; waiting for one with a zero time-out costs 16-18 us.
-            Wait::No | Wait::For(Duration::ZERO) => (0, std::ptr::null(), 0),
-            Wait::Forever if gather.is_none() => (1, std::ptr::null(), 0),
-            _ => {
-                let d = if let Wait::For(d) = wait { d } else { LONGEST_GATHERING };
-                timespec.tv_sec = d.as_secs().min(i64::MAX as u64) as i64;
-                timespec.tv_nsec = i64::from(d.subsec_nanos());
-                arg.ts = std::ptr::from_ref(&timespec).expose_provenance() as u64;
-                flags |= ENTER_EXT_ARG;
-                let mut min_complete = 1;
-                if let Some(gather) = gather {
-                    min_complete = gather.completions;
-                    // Else it would outlast the wait.
-                    arg.min_wait_usec = gather.micros.min(u32::try_from(d.as_micros()).unwrap_or(u32::MAX));
-                }
-                (min_complete, std::ptr::from_ref(&arg).cast::<libc::c_void>(), size_of::<GetEventsArg>())
-            }
+            Wait::No | Wait::For(Duration::ZERO) => self.enter_with(to_submit, 0, flags, None),
+            Wait::Forever if gather.is_none() => self.enter_with(to_submit, 1, flags, None),
+            Wait::Forever => self.enter_until(to_submit, LONGEST_GATHERING, gather, flags),
+            Wait::For(time) => self.enter_until(to_submit, time, gather, flags),
+        }
+    }
+
+    /// An enter that waits for some time.
+    #[inline(never)]
+    fn enter_until(
+        &self,
+        to_submit: libc::c_uint,
+        time: Duration,
+        gather: Option<MinWait>,
+        flags: u32,
+    ) -> io::Result<()> {
+        let timespec = libc::timespec {
+            tv_sec: time.as_secs().min(i64::MAX as u64) as i64,
+            tv_nsec: i64::from(time.subsec_nanos()),
         };
+        // Else it would outlast the wait.
+        let longest = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let arg = GetEventsArg {
+            sigmask: 0,
+            sigmask_sz: 0,
+            min_wait_usec: gather.map_or(0, |gather| gather.micros.min(longest)),
+            ts: std::ptr::from_ref(&timespec).expose_provenance() as u64,
+        };
+        let min_complete = gather.map_or(1, |gather| gather.completions);
+        self.enter_with(to_submit, min_complete, flags | ENTER_EXT_ARG, Some(&arg))
+    }
+
+    #[inline(always)]
+    fn enter_with(
+        &self,
+        to_submit: libc::c_uint,
+        min_complete: libc::c_uint,
+        flags: u32,
+        arg: Option<&GetEventsArg>,
+    ) -> io::Result<()> {
+        let arg_len = if arg.is_some() { size_of::<GetEventsArg>() } else { 0 };
         // SAFETY: a descriptor that this value owns; `arg` and what it points to are alive, and the SQEs' own
         // memory is kept by whoever pushed them.
         let rc = unsafe {
@@ -193,7 +224,7 @@ impl Kernel {
                 to_submit,
                 min_complete,
                 flags,
-                arg_ptr,
+                arg.map_or(std::ptr::null(), std::ptr::from_ref),
                 arg_len,
             )
         };

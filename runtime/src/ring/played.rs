@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -22,7 +21,6 @@ pub(crate) trait Player {
     /// Queues SQEs that belong together. False: there are too few free entries for all of them.
     fn push(&self, entries: &[squeue::Entry]) -> bool;
     fn unsubmitted(&self) -> usize;
-    #[cfg(test)]
     fn completions(&self) -> usize;
     fn has_completions(&self) -> bool;
     fn has_overflowed(&self) -> bool;
@@ -35,6 +33,8 @@ pub(crate) trait Player {
     fn offers_bundles(&self) -> bool;
     /// The features of the ring.
     fn features(&self) -> RingFeatures;
+    /// Whether no descriptor is left for what is made now.
+    fn lacks_descriptors(&self) -> bool;
 }
 
 thread_local! {
@@ -49,6 +49,18 @@ pub(crate) fn set(player: Option<Rc<dyn Player>>) {
 /// Whether rings of this thread are played.
 pub(crate) fn is_on() -> bool {
     PLAYER.with_borrow(Option::is_some)
+}
+
+/// The error of a call that makes a descriptor, when this thread's player has none left for it.
+///
+/// # Errors
+/// `EMFILE`.
+pub(crate) fn descriptor() -> io::Result<()> {
+    let player = PLAYER.with_borrow(Clone::clone);
+    match player.is_some_and(|player| player.lacks_descriptors()) {
+        true => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        false => Ok(()),
+    }
 }
 
 impl Ring {
@@ -135,6 +147,16 @@ impl Queues {
         }
     }
 
+    /// # Safety
+    /// As for [`Kernel::push`].
+    pub(super) unsafe fn push_one(&self, entry: &squeue::Entry) -> bool {
+        match self {
+            // SAFETY: handed on to the caller.
+            Self::Kernel(kernel) => unsafe { kernel.push_one(entry) },
+            Self::Played(player) => player.push(std::slice::from_ref(entry)),
+        }
+    }
+
     pub(super) fn unsubmitted(&self) -> usize {
         match self {
             Self::Kernel(kernel) => kernel.unsubmitted(),
@@ -142,7 +164,6 @@ impl Queues {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn completions(&self) -> usize {
         match self {
             Self::Kernel(kernel) => kernel.completions(),
@@ -180,25 +201,18 @@ impl Queues {
         }
     }
 
-    pub(super) fn fill<'a>(&self, batch: &'a mut [MaybeUninit<cqueue::Entry>]) -> &'a mut [cqueue::Entry] {
+    pub(super) fn next(&self) -> Option<cqueue::Entry> {
         let player = match self {
-            Self::Kernel(kernel) => return kernel.fill(batch),
+            Self::Kernel(kernel) => return kernel.next(),
             Self::Played(player) => player,
         };
-        let mut count = 0;
-        while count < batch.len()
-            && let Some(cqe) = player.next()
-        {
-            let mut raw = [0; 4];
-            raw[..2].copy_from_slice(&[cqe.user_data as u32, (cqe.user_data >> 32) as u32]);
-            raw[2..].copy_from_slice(&[cqe.result as u32, cqe.flags]);
-            // SAFETY: an entry is the kernel's structure of 16 bytes, integers without padding: the user's
-            // data, the result and flags, little end first.
-            batch[count].write(unsafe { std::mem::transmute::<[u32; 4], cqueue::Entry>(raw) });
-            count += 1;
-        }
-        // SAFETY: so many were written just now, and nobody else has the batch.
-        unsafe { std::slice::from_raw_parts_mut(batch.as_mut_ptr().cast(), count) }
+        let cqe = player.next()?;
+        let mut raw = [0; 4];
+        raw[..2].copy_from_slice(&[cqe.user_data as u32, (cqe.user_data >> 32) as u32]);
+        raw[2..].copy_from_slice(&[cqe.result as u32, cqe.flags]);
+        // SAFETY: an entry is the kernel's structure of 16 bytes, integers without padding: the user's data,
+        // the result and flags, little end first.
+        Some(unsafe { std::mem::transmute::<[u32; 4], cqueue::Entry>(raw) })
     }
 
     pub(super) fn enter(

@@ -31,6 +31,13 @@ impl Tag {
         (self as u64) << 56 | bits
     }
 
+    /// The rest, if the tag is `Op` or `LinkHead`: the usual CQEs.
+    #[inline(always)]
+    pub(crate) fn operation(user_data: u64) -> Option<u64> {
+        const { assert!(Tag::Op as u8 == 0 && Tag::LinkHead as u8 == 1) }
+        (user_data >> 57 == 0).then_some(user_data & ((1 << 56) - 1))
+    }
+
     /// Splits a `user_data` into its tag and the rest. `None` for a tag that is never sent.
     pub(crate) fn split(user_data: u64) -> Option<(Self, u64)> {
         let tag = match (user_data >> 56) as u8 {

@@ -91,11 +91,18 @@ impl Timers {
         }
     }
 
-    /// Wakes all timers that are due.
-    pub(crate) fn fire(&self) {
-        if self.is_empty() {
-            return;
+    /// Wakes all timers that are due. Whether there were any, due or not.
+    #[inline(always)]
+    pub(crate) fn fire(&self) -> bool {
+        let any = !self.is_empty();
+        if any {
+            self.fire_due();
         }
+        any
+    }
+
+    #[inline(never)]
+    fn fire_due(&self) {
         let now = clock::now();
         self.asked.set(now);
         let now = self.since_epoch(now) / TICK;
@@ -110,6 +117,7 @@ impl Timers {
     }
 
     /// Whether there are no timers.
+    #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
         self.wheel.borrow().is_empty()
     }

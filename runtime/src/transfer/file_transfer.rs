@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
+use super::cold::Cold;
 use super::pipe::Pipe;
 use super::road::Road;
 use crate::core::Core;
@@ -30,6 +31,9 @@ const INLINE_STEP: u64 = 60 << 10;
 const LAST_STEP: u64 = 64 << 10;
 /// The stretch that the page cache is asked about at once.
 const WINDOW: u64 = 1 << 20;
+/// What the ring reads from the disk at once. The core sends it in one call, in some 80 us over loopback,
+/// and then has other work: what it does at once others wait for.
+const COLD_STEP: u64 = 256 << 10;
 
 /// The transfer stopped, after the socket had taken this many bytes.
 #[derive(Debug)]
@@ -80,6 +84,8 @@ pub(super) struct FileTransfer<'a> {
     end: u64,
     /// The page cache is known to have the file up to this offset.
     warm: u64,
+    /// Where the file is read from the disk.
+    region: &'a mut Cold,
     /// So many bytes of the pipe were not in the page cache.
     cold: usize,
     sent: u64,
@@ -100,10 +106,11 @@ impl<'a> FileTransfer<'a> {
         socket: &'a Rc<Socket>,
         file: &'a File,
         range: Range<u64>,
+        region: &'a mut Cold,
     ) -> Result<Self, SendFileError> {
         let permit = socket.write_permit().await.map_err(|error| SendFileError { sent: 0, error })?;
         let Range { start, end } = range;
-        Ok(Self { socket, file, permit, pipe: None, next: start, end, warm: start, cold: 0, sent: 0 })
+        Ok(Self { socket, file, permit, pipe: None, next: start, end, warm: start, region, cold: 0, sent: 0 })
     }
 
     /// Sends the head and behind it the range, and ends.
@@ -159,16 +166,31 @@ impl<'a> FileTransfer<'a> {
                 self.empty_now().await?;
             } else if self.next >= self.end {
                 return Ok(());
-            } else if self.next < self.warm || self.find_warm() {
+            } else if self.is_warm() {
                 self.send_now().await?;
             } else {
-                let window = WINDOW.min(self.end - self.next);
-                match self.fill_by_ring(window as usize).await? {
+                let step = COLD_STEP.min(self.end - self.next);
+                match self.fill_by_ring(step as usize).await? {
                     Some(n) => self.cold = n,
-                    None => self.copy(window).await?,
+                    None => self.copy(step).await?,
                 }
             }
         }
+    }
+
+    /// Whether the core sends the next byte. If not, the ring reads it.
+    fn is_warm(&mut self) -> bool {
+        if self.next < self.warm {
+            return true;
+        }
+        if self.region.has(self.file, self.next) {
+            return false;
+        }
+        let is_warm = self.find_warm();
+        if !is_warm {
+            self.region.begin(self.next);
+        }
+        is_warm
     }
 
     /// Finds how far the page cache has the file. False: it does not have the next byte.
@@ -189,7 +211,7 @@ impl<'a> FileTransfer<'a> {
                 self.came(n)?;
                 self.sent += n as u64;
                 Core::with(|core| core.shared.counters.file_bytes_inline.add(n as u64));
-                task::consume_budget().await;
+                task::consume_budget_for(n).await;
                 Ok(())
             }
             Err(e) => self.wait_or_fail(e).await,
@@ -209,7 +231,7 @@ impl<'a> FileTransfer<'a> {
                     counters.file_bytes_cold.add(was_cold as u64);
                     counters.file_bytes_inline.add((n - was_cold) as u64);
                 });
-                task::consume_budget().await;
+                task::consume_budget_for(n).await;
                 Ok(())
             }
             Err(e) => self.wait_or_fail(e).await,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Road;
+use super::cold::Cold;
 use super::file_transfer::{FileTransfer, Residency, SendFileError};
 use crate::fs::File;
 use crate::limits::{OFFSET, refuse_above};
@@ -48,9 +49,40 @@ pub async fn send_file_behind<F: Family, S: Writes>(
     range: Range<u64>,
     road: Road,
 ) -> Result<u64, SendFileError> {
-    refuse(&range)?;
-    let transfer = FileTransfer::new(stream.socket(), file, range).await?;
-    transfer.send(head.as_ref(), road).await
+    FileParts::new(stream, file, road).send(head, range).await
+}
+
+/// Parts of a file that are sent one after the other, each as by [`send_file_behind`].
+///
+/// What one part shows of the page cache holds for the next ones: behind bytes that had to be read from the
+/// disk the ring goes on reading, so that the core neither waits nor reads ahead. Tasks that send a large
+/// file in steps, to have a deadline for each, use this.
+#[derive(Debug)]
+pub struct FileParts<'a, F: Family, S: Writes> {
+    stream: &'a Connection<F, S>,
+    file: &'a File,
+    road: Road,
+    region: Cold,
+}
+
+impl<'a, F: Family, S: Writes> FileParts<'a, F, S> {
+    /// None are sent yet.
+    pub fn new(stream: &'a Connection<F, S>, file: &'a File, road: Road) -> Self {
+        Self { stream, file, road, region: Cold::default() }
+    }
+
+    /// Sends `head` and behind it bytes `range` of the file.
+    ///
+    /// # Errors
+    /// As for [`send_file_behind`].
+    ///
+    /// # Cancellation
+    /// As for [`send_file`].
+    pub async fn send(&mut self, head: impl AsRef<[u8]>, range: Range<u64>) -> Result<u64, SendFileError> {
+        refuse(&range)?;
+        let transfer = FileTransfer::new(self.stream.socket(), self.file, range, &mut self.region).await?;
+        transfer.send(head.as_ref(), self.road).await
+    }
 }
 
 /// Sends as [`send_file_behind`] does if all of `range` is in the page cache. `None` if it is not: then
@@ -72,7 +104,8 @@ pub async fn send_cached<F: Family, S: Writes>(
     residency: Residency,
 ) -> Result<Option<u64>, SendFileError> {
     refuse(&range)?;
-    let mut transfer = FileTransfer::new(stream.socket(), file, range).await?;
+    let mut region = Cold::default();
+    let mut transfer = FileTransfer::new(stream.socket(), file, range, &mut region).await?;
     if !transfer.is_cached(residency) {
         return transfer.end(Ok(())).map(|_| None);
     }

@@ -191,7 +191,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     let answer = |answer: clap::Error| match answer.use_stderr() {
         // Help and version are answers, not errors.
         false => print(&answer),
-        true => Err(Failure::input(one_line(&answer))),
+        true => Err(Failure::input(one_line(&answer, &meant(std::env::args_os())))),
     };
     let (matches, cli) = match parse(std::env::args_os()) {
         Ok(parsed) => parsed,
@@ -262,6 +262,17 @@ fn take_sockets() -> Result<Passed, Failure> {
 }
 
 /// The words of a command line, as clap has them and as this program does.
+/// The command that is meant by a command line, such as `annulus serve`.
+fn meant(mut words: impl Iterator<Item = OsString>) -> String {
+    let (name, all) = ("annulus", Cli::command());
+    // The flags before a command take no values.
+    let word = words.by_ref().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    match word.and_then(|word| all.find_subcommand(word).map(|found| found.get_name().to_owned())) {
+        Some(command) => format!("{name} {command}"),
+        None => name.to_owned(),
+    }
+}
+
 fn parse(
     words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<(ArgMatches, Cli), clap::Error> {
@@ -324,11 +335,15 @@ mod tests {
             ("annulus serve --cores x", "--cores"),
             ("annulus serve --pool 16X", "16M"),
             ("annulus serve --pool-limit 99999999999G", "16M"),
-            ("annulus serve --grace -1", "-1"),
+            ("annulus serve --grace -1", "'-1'"),
+            ("annulus serve --grace x", "write a whole number; see annulus serve --help"),
+            ("annulus -v roads --to x", "write ADDR:PORT, such as 192.0.2.1:8080; see annulus roads --help"),
+            ("annulus config", "annulus config --help"),
             ("annulus serve --stall 0", "--stall"),
             ("annulus serve a b", "'b'"),
         ] {
-            let text = one_line(&parse(line).unwrap_err());
+            let text = one_line(&parse(line).unwrap_err(), &meant(line.split(' ').map(OsString::from)));
+            assert!(!text.contains("package-files") && !text.contains("use '-- "), "{line}: {text}");
             assert!(text.contains(word) && !text.contains('\n') && !text.contains("Usage"), "{line}: {text}");
         }
     }

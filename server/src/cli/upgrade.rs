@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
 use serde_json::Value;
 
-use super::which::{Which, ask, not_signalled};
+use super::which::{Which, ask, must_serve, not_signalled};
 use crate::admin::options::AdminAddress;
 use crate::exit::{Failure, Kind};
 use crate::signals::upgrade_signal;
@@ -56,7 +56,7 @@ fn status(address: &AdminAddress) -> Result<Value, Failure> {
 
 fn by_signal(pid: Pid) -> Result<(), Failure> {
     let number = pid.as_raw_nonzero().get();
-    must_know_the_signal(number)?;
+    must_serve(pid)?;
     let cannot = |error: io::Error| {
         let what = format!("cannot wait for word of process {number}; is another upgrade under way?");
         Failure::failed(&what, error)
@@ -91,20 +91,6 @@ fn by_signal(pid: Pid) -> Result<(), Failure> {
             Err(errno) => return Err(cannot(errno.into())),
         }
     }
-}
-
-/// A program that does not know the signal would be killed by it (`signal(7)`).
-fn must_know_the_signal(pid: i32) -> Result<(), Failure> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| {
-        Failure::input(format!("cannot inspect process {pid}: {error}; name one that runs, or --admin"))
-    })?;
-    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-    let blocked = blocked.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    if blocked >> (upgrade_signal().as_raw() - 1) & 1 == 1 {
-        return Ok(());
-    }
-    let what = format!("process {pid} is no annulus that serves, or an older one: it knows no upgrades");
-    Err(Failure::input(what))
 }
 
 fn failed(why: &str) -> Failure {

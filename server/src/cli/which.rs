@@ -12,6 +12,7 @@ use rustix::process::Pid;
 use crate::admin::options::AdminAddress;
 use crate::exit::Failure;
 use crate::listen::address::{Place, unix_address};
+use crate::signals::upgrade_signal;
 
 /// How long the program may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,6 +35,23 @@ impl Which {
     pub(super) fn process(&self) -> Result<Pid, Failure> {
         self.pid.and_then(Pid::from_raw).ok_or_else(|| Failure::input("name --admin or --pid"))
     }
+}
+
+/// Refuses a process that is no program of ours: a signal that it does not know would end it (`signal(7)`).
+/// Every program that serves blocks the signal of upgrades.
+pub(super) fn must_serve(pid: Pid) -> Result<(), Failure> {
+    let pid = pid.as_raw_nonzero();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| {
+        Failure::input(format!("cannot inspect process {pid}: {error}; name one that runs, or --admin"))
+    })?;
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let blocked = blocked.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    if blocked >> (upgrade_signal().as_raw() - 1) & 1 == 1 {
+        return Ok(());
+    }
+    Err(Failure::input(format!(
+        "process {pid} is no annulus that serves; name the process that does, or --admin"
+    )))
 }
 
 /// Why a process cannot be signalled, and what to do.

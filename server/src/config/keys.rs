@@ -10,6 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::fault::Fault;
+use crate::options::values::what_to_write;
 
 /// The keys of a clap struct.
 #[derive(Debug, Clone)]
@@ -168,7 +169,7 @@ impl Keys {
             let told = |why: String| {
                 Fault::new(
                     value.span.clone(),
-                    format!("{:?} is no value for `{}`: {why}", value.text, entry.key),
+                    format!("{:?} is no value for `{}`: {}", value.text, entry.key, what_to_write(&why)),
                 )
             };
             wrong.map(told)

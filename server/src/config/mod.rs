@@ -192,7 +192,8 @@ pub(crate) struct Loaded {
 /// # Errors
 /// The lines.
 pub(crate) fn load(file: &Path) -> Result<Loaded, Vec<String>> {
-    let text = std::fs::read(file).map_err(|error| vec![format!("{}: {error}", file.display())])?;
+    let unread = |error| vec![format!("{} cannot be read: {error}; name a file in TOML", file.display())];
+    let text = std::fs::read(file).map_err(unread)?;
     let text = String::from_utf8(text).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();

@@ -27,7 +27,7 @@ fn wrong(text: &str) -> Vec<String> {
 #[test]
 fn every_fault_is_told_with_its_place_and_the_nearest_right_word() {
     let lines: &[(&str, &[(usize, &str)])] = &[
-        ("grace = \"x\"", &[(9, "\"x\" is no value for `grace`")]),
+        ("grace = \"x\"", &[(9, "\"x\" is no value for `grace`: write a whole number")]),
         ("core = \"all\"", &[(1, "did you mean `cores`?")]),
         ("stats = 1", &[(9, "write true or false")]),
         ("listen = \"127.0.0.1:1\"", &[(1, "write [[listener]]")]),

@@ -10,10 +10,23 @@ pub(crate) fn resolve(text: &str) -> Result<Vec<SocketAddr>, String> {
             std::io::ErrorKind::InvalidInput => {
                 "write HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned()
             }
-            _ => format!("{error}; write an address that exists, such as 127.0.0.1:8080"),
+            _ => {
+                format!("{text} is not found: {error}; write an address that exists, such as 127.0.0.1:8080")
+            }
         })?
         .collect();
     if addresses.is_empty() { Err(format!("the name {text} has no address")) } else { Ok(addresses) }
+}
+
+/// What a parser says of a value, with what to write in place of what the standard library says.
+pub(crate) fn what_to_write(why: &str) -> String {
+    let ours = [
+        ("invalid digit found in string", "write a whole number"),
+        ("cannot parse integer from empty string", "write a whole number"),
+        ("number too large to fit in target type", "write a smaller number"),
+        ("invalid socket address syntax", "write ADDR:PORT, such as 192.0.2.1:8080"),
+    ];
+    ours.iter().fold(why.to_owned(), |said, (theirs, ours)| said.replace(theirs, ours))
 }
 
 /// A number of bytes, or of KiB, MiB or GiB by the letter behind it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use annulus::buf::Block;
 use annulus::net::Family;
-use annulus::transfer::{self, Residency};
+use annulus::transfer::{self, FileParts, Residency};
 use annulus::{Error, ErrorKind};
 
 use super::client::Client;
@@ -233,11 +233,11 @@ pub(super) async fn body<F: Family>(
 ) -> annulus::Result<()> {
     let Some(file) = &answer.entry.file else { return Ok(()) };
     let (mut at, mut head) = (range.start, Some(head));
+    let mut parts = FileParts::new(&client.stream, file, answer.site.road);
     loop {
         let end = range.end.min(at + SEND_STEP);
-        let (stream, road) = (&client.stream, answer.site.road);
         let before = head.take().unwrap_or(Head::Own(Vec::new()));
-        let sending = async { Ok(transfer::send_file_behind(stream, before, file, at..end, road).await?) };
+        let sending = async { Ok(parts.send(before, at..end).await?) };
         let sent = client.timer.wait(client.deadlines.sending(end - at), OnStop::Wait, sending).await;
         if let Err(error) = unless_changed(sent, answer) {
             note_cut(client, answer, &error);

@@ -84,14 +84,14 @@ pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unav
                 }
                 return Ok(entry);
             }
-            let file = stored.content.is_none().then_some(file);
-            let entry = Entry { stored, file };
-            return Ok(kept(site, &root, wanted, entry, mark, now).await);
+            let from = stored.content.is_none().then(|| file.clone());
+            let entry = Entry { stored, file: from };
+            return Ok(kept(site, &root, wanted, (entry, &file), mark, now).await);
         }
         metrics::cache(CacheEvent::Miss);
         tries += 1;
         match read(site, wanted, &file, stat, now).await? {
-            Some(entry) => return Ok(kept(site, &root, wanted, entry, mark, now).await),
+            Some(entry) => return Ok(kept(site, &root, wanted, (entry, &file), mark, now).await),
             // It is being written to.
             None if tries < TRIES => {}
             None => {
@@ -110,11 +110,11 @@ async fn kept(
     site: &Site,
     root: &Dir,
     wanted: &Wanted<'_>,
-    entry: Entry,
+    (entry, file): (Entry, &File),
     mark: Option<Mark>,
     now: u64,
 ) -> Entry {
-    site.cache.keep(wanted, &entry, mark, now);
+    site.cache.keep(wanted, (&entry, file), mark, now);
     if mark.is_none() {
         site.cache.watch(root, wanted.path).await;
     }

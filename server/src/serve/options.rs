@@ -88,12 +88,11 @@ impl CacheSize {
     fn parse(text: &str) -> Result<Self, String> {
         let (bytes, entries) =
             text.split_once(',').map_or((text, None), |(bytes, files)| (bytes, Some(files)));
-        let bytes = size(bytes)? as u64;
+        let wrong = || "write bytes and a number of files, such as 64M,20000".to_owned();
+        let bytes = size(bytes).map_err(|_| wrong())? as u64;
         let entries = match entries {
             None => Self::default().entries,
-            Some(files) => files
-                .parse()
-                .map_err(|_| "write bytes and a number of files, such as 64M,20000".to_owned())?,
+            Some(files) => files.parse().map_err(|_| wrong())?,
         };
         Ok(Self { bytes, entries })
     }

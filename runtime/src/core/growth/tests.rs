@@ -26,7 +26,7 @@ fn a_thread_that_panics_wakes_its_core_and_is_told_of() {
     let begin = async || {
         Core::with(|core| {
             let pending = core.growth.start(&core.shared, For::Blocks, 4096, || panic!("on purpose"));
-            *core.growth.pending.borrow_mut() = Some(pending.unwrap());
+            core.growth.begun(pending.unwrap());
         });
     };
     running.handle().submit_to_blocking(0, begin).unwrap();

@@ -16,8 +16,11 @@ use crate::ring::Cqe;
 
 /// Takes the results of a receive, and keeps the descriptor open.
 pub(crate) trait Receiver: AsFd + 'static {
-    /// Bytes came in `buffer`, or the end, or an error. `last`: the operation has ended.
-    fn received(self: &Rc<Self>, core: &Core, buffer: Option<u16>, result: io::Result<u32>, last: bool);
+    /// So many bytes came in `buffer`. `last`: the operation has ended.
+    fn received(self: &Rc<Self>, core: &Core, buffer: u16, bytes: u32, last: bool);
+
+    /// The end, or an error, and a buffer without bytes. `last` as above.
+    fn received_none(self: &Rc<Self>, core: &Core, buffer: Option<u16>, result: io::Result<u32>, last: bool);
 
     /// The same where what comes lies in [fragments](crate::buf::brought) of buffers.
     fn received_fragments(
@@ -51,15 +54,19 @@ unsafe impl<R: Receiver> Multishot<Core> for RecvMulti<R> {
 
 /// Handles a result of a socket's receive. `owned` is false once nobody reads any more: then only the buffer
 /// matters.
+#[inline(always)]
 pub(super) fn on_recv<R: Receiver>(socket: &Rc<R>, core: &Core, outcome: Outcome, owned: bool, last: bool) {
     let cqe = Cqe { user_data: 0, result: outcome.result, flags: outcome.flags };
     let buffer = cqe.buffer();
     if buffer.is_some() {
         core.bufs.picked();
     }
-    if owned {
-        socket.received(core, buffer, check(outcome), last);
-    } else if let Some(buffer) = buffer {
-        core.bufs.recycle(buffer);
+    match buffer {
+        Some(buffer) if owned && outcome.result > 0 => {
+            socket.received(core, buffer, outcome.result as u32, last);
+        }
+        buffer if owned => socket.received_none(core, buffer, check(outcome), last),
+        Some(buffer) => core.bufs.recycle(buffer),
+        None => {}
     }
 }

@@ -84,9 +84,23 @@ impl Socket {
         self.receiving.armed(key);
     }
 
-    /// A CQE of the receive: bytes in `buffer`, the end, or an error. `last` tells that the operation has
-    /// ended.
-    pub(crate) fn received(
+    /// A CQE of the receive: bytes in `buffer`. `last` tells that the operation has ended.
+    #[inline(always)]
+    pub(crate) fn received(self: &Rc<Self>, core: &Core, buffer: u16, bytes: u32, last: bool) {
+        self.receiving.answered(last);
+        let before = if let Kind::Datagram = self.kind { recv_msg::BEFORE as u32 } else { 0 };
+        core.shared.counters.recv_bytes.add(bytes.saturating_sub(before).into());
+        let chain = core.bufs.push(self.chain.get(), buffer, bytes);
+        self.chain.set(chain);
+        if chain.len() >= self.hold_back_at() || core.bufs.are_few() {
+            self.inspect_later(core);
+        }
+        self.wake_reader();
+    }
+
+    /// The same, where no bytes came: the end, or an error.
+    #[inline(never)]
+    pub(crate) fn received_none(
         self: &Rc<Self>,
         core: &Core,
         buffer: Option<u16>,
@@ -94,42 +108,24 @@ impl Socket {
         last: bool,
     ) {
         let was_ending = self.receiving.answered(last);
-        match (result, buffer) {
-            (Ok(n), Some(buffer)) if n > 0 => {
-                let before = if let Kind::Datagram = self.kind { recv_msg::BEFORE as u64 } else { 0 };
-                core.shared.counters.recv_bytes.add(u64::from(n).saturating_sub(before));
-                let mut chain = self.chain.get();
-                core.bufs.push(&mut chain, buffer, n);
-                self.chain.set(chain);
-                if chain.len() >= self.hold_back_at() || core.bufs.are_few() {
-                    self.inspect_later(core);
-                }
-            }
-            (Ok(_), buffer) => {
-                if let Some(buffer) = buffer {
-                    core.bufs.recycle(buffer);
-                }
-                self.ended();
-            }
-            (Err(e), buffer) => {
-                if let Some(buffer) = buffer {
-                    core.bufs.recycle(buffer);
-                }
-                self.failed(core, &e, was_ending);
-            }
+        if let Some(buffer) = buffer {
+            core.bufs.recycle(buffer);
+        }
+        match result {
+            Ok(_) => self.ended(),
+            Err(e) => self.failed(core, &e, was_ending),
         }
         self.wake_reader();
     }
 
     /// At the end of the tick it is checked whether somebody took the chunks.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn inspect_later(self: &Rc<Self>, core: &Core) {
         if !self.overfull.replace(true) {
             core.fairness.inspect_later(Rc::clone(self) as _);
         }
     }
 
-    #[inline(always)]
     pub(super) fn failed(self: &Rc<Self>, core: &Core, error: &io::Error, was_ending: bool) {
         match error.raw_os_error() {
             Some(libc::ENOBUFS) => {
@@ -182,7 +178,8 @@ impl Socket {
     pub(crate) fn evict(&self, core: &Core) -> bool {
         let mut waiting = self.rare.get().map(|rare| rare.rest.take()).unwrap_or_default();
         let mut chain = self.chain.replace(Chain::EMPTY);
-        while let Some(chunk) = core.bufs.pop(&mut chain) {
+        while let Some((rest, chunk)) = core.bufs.pop(chain) {
+            chain = rest;
             waiting.push_back(chunk);
         }
         let has_bounds = matches!(self.kind, Kind::Datagram);
@@ -285,17 +282,14 @@ impl Socket {
     }
 
     /// Takes one chunk of what is there, without asking for more.
+    #[inline(always)]
     pub(crate) fn take_chunk(&self, core: &Core) -> Option<Lease> {
-        if let Some(rare) = self.rare.get() {
-            let rest = rare.rest.borrow_mut().pop_front();
-            if rest.is_some() {
-                return rest;
-            }
+        if let Some(rest) = self.rare.get().and_then(|rare| rare.rest.borrow_mut().pop_front()) {
+            return Some(rest);
         }
-        let mut chain = self.chain.get();
-        let lease = core.bufs.pop(&mut chain);
+        let (chain, lease) = core.bufs.pop(self.chain.get())?;
         self.chain.set(chain);
-        lease
+        Some(lease)
     }
 
     /// Gives back what is left of a chunk that was just taken: the next to be taken.

@@ -110,7 +110,7 @@ impl World {
 
     fn submit(&mut self, slots: &mut Slots<u64, u64>, shots: Shots) {
         let waker = (shots == Shots::Single).then(|| self.waker());
-        let key = slots.submit(shots, waker, self.keys.len() as u64).unwrap();
+        let key = slots.submit(shots, waker, |_, _| self.keys.len() as u64).unwrap();
         assert_eq!(Key::from_bits(key.to_bits()), key);
         // No other living operation has the same memory.
         let mut alive = self.keys.iter().filter(|k| !self.models[k].freed);

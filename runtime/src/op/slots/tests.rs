@@ -33,7 +33,7 @@ proptest! {
 #[test]
 fn what_is_withdrawn_gives_its_waker_back() {
     let mut slots: Slots<u64, ()> = Slots::with_capacity(1);
-    let [kept, withdrawn] = [1, 2].map(|waker| slots.submit(Shots::Single, Some(waker), ()).unwrap());
+    let [kept, withdrawn] = [1, 2].map(|waker| slots.submit(Shots::Single, Some(waker), |_, _| ()).unwrap());
     let index = |index, ()| index;
     assert_eq!(slots.withdraw(withdrawn, index), Some((withdrawn.index(), Some(2))));
     assert_eq!((slots.withdraw(withdrawn, index), slots.len(), slots.in_kernel()), (None, 1, 1));
@@ -45,8 +45,8 @@ fn what_is_withdrawn_gives_its_waker_back() {
 fn a_key_keeps_its_bits_and_no_more_than_56() {
     let mut slots: Slots<(), ()> = Slots::with_capacity(1);
     slots.next_generation = u32::MAX;
-    let last = slots.submit(Shots::Multi, None, ()).unwrap();
-    let first = slots.submit(Shots::Multi, None, ()).unwrap();
+    let last = slots.submit(Shots::Multi, None, |_, _| ()).unwrap();
+    let first = slots.submit(Shots::Multi, None, |_, _| ()).unwrap();
     assert_eq!(Key::from_bits(last.to_bits()), last);
     assert_ne!(last.generation, first.generation);
     assert!(last.to_bits() >> 56 == 0);

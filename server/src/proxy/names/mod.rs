@@ -142,7 +142,7 @@ fn of_dns(dns: &Dns, name: &str, port: u16) -> Result<Option<Found>, Missing> {
 /// Looks a name up by getaddrinfo(3).
 fn of_system(name: &str, port: u16) -> Result<Found, Missing> {
     let found = (name, port).to_socket_addrs().map_err(|error| {
-        let why = error.to_string();
+        let why = format!("the name {name} is not found: {error}");
         // EAI_AGAIN, which the standard library tells by its text alone.
         if why.contains("Temporary failure") { Missing::NoAnswer(why) } else { Missing::NoSuchName(why) }
     })?;

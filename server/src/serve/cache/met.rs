@@ -4,6 +4,8 @@ use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use annulus::fs::File;
+
 use super::directories::Place;
 use super::node::{KEPT_FILES, most_files};
 use crate::serve::entry::Entry;
@@ -40,7 +42,23 @@ impl Local {
     pub(super) fn is_current(&self, now: u64) -> bool {
         let stored = &self.entry.stored;
         let is_watched = || self.place.get().is_some_and(|place| place.is_verified(now));
-        stored.is_current(now) || (is_watched() && stored.is_current_if_watched(now))
+        stored.is_current(now)
+            || (is_watched() && stored.is_current_if_watched(now) && self.is_as_it_was(now))
+    }
+
+    /// Whether content in memory is still what is in the file, once a second by a look at the open file. A
+    /// file that is sent from its descriptor is looked at then.
+    pub(super) fn is_as_it_was(&self, now: u64) -> bool {
+        let stored = &self.entry.stored;
+        if stored.content.is_none() || stored.was_seen(now) {
+            return true;
+        }
+        let stat = self.kept.as_ref().and_then(|kept| kept.file.stat_now().ok());
+        let is_same = stat.is_some_and(|stat| stored.stat.is_unchanged(&stat));
+        if is_same {
+            stored.saw(now);
+        }
+        is_same
     }
 
     /// Whether its name is in the system's memory, as far as can be known.
@@ -48,19 +66,31 @@ impl Local {
         self.kept.is_some() || now.saturating_sub(self.used.get()) < IDLE
     }
 
-    /// Whether it is an open file, which is looked at before it is sent.
+    /// Whether its file is open, so that it can be looked at without its name.
     pub(super) fn is_open(&self) -> bool {
         self.kept.is_some()
     }
 }
 
 /// One of the open files that all caches may keep.
-pub(super) struct KeptFile(());
+pub(super) struct KeptFile {
+    file: File,
+}
 
 impl KeptFile {
-    pub(super) fn take() -> Option<Self> {
-        if KEPT_FILES.fetch_add(1, Ordering::Relaxed) < most_files() {
-            return Some(Self(()));
+    /// Keeps a file open that is sent from its descriptor.
+    pub(super) fn take(file: &File) -> Option<Self> {
+        Self::below(most_files(), file)
+    }
+
+    /// Keeps a file open whose content is in memory: the others have half of the descriptors for themselves.
+    pub(super) fn take_beside_content(file: &File) -> Option<Self> {
+        Self::below(most_files() / 2, file)
+    }
+
+    fn below(most: u64, file: &File) -> Option<Self> {
+        if KEPT_FILES.fetch_add(1, Ordering::Relaxed) < most {
+            return Some(Self { file: file.clone() });
         }
         KEPT_FILES.fetch_sub(1, Ordering::Relaxed);
         None

@@ -35,6 +35,8 @@ pub(crate) struct Stored {
     pub(crate) stat: Stat,
     /// When its name was last checked, by [`now`](super::super::clock::now).
     checked: AtomicU64,
+    /// When content in memory was last compared with the open file.
+    seen: AtomicU64,
     /// When the page cache was last seen to have all of it.
     resident: AtomicU64,
     /// The [tick](this_tick) in which the file was last seen unchanged.
@@ -54,6 +56,7 @@ impl Stored {
             content,
             stat,
             checked: AtomicU64::new(now),
+            seen: AtomicU64::new(now),
             resident: AtomicU64::new(0),
             unchanged: AtomicU64::new(0),
             ended: AtomicBool::new(false),
@@ -78,6 +81,16 @@ impl Stored {
     /// The name was checked at `now`, and still stands for this file.
     pub(super) fn was_checked(&self, now: u64) {
         self.checked.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Whether content in memory was compared with the open file a moment ago.
+    pub(super) fn was_seen(&self, now: u64) -> bool {
+        now.saturating_sub(self.seen.load(Ordering::Relaxed)) < BELIEVED
+    }
+
+    /// The open file was like this at `now`.
+    pub(super) fn saw(&self, now: u64) {
+        self.seen.store(now, Ordering::Relaxed);
     }
 
     /// What is known of its pages. What was sent a moment ago is in use, and the system drops what is not
