@@ -22,6 +22,10 @@ use std::time::{Duration, Instant};
 /// How long a thread that polls peers waits when none of them is ready: some of them wait for a time.
 const TURN: Duration = Duration::from_millis(2);
 
+/// Flags of a relay to a crowd: on a busy machine a peer may accept, or acknowledge, later than the defaults
+/// allow.
+pub const PATIENCE: [&str; 4] = ["--connect-timeout", "600", "--drain-timeout", "600"];
+
 /// How it is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Crowd {
@@ -161,6 +165,7 @@ impl Crowd {
             lane.turn(None);
             let now = Instant::now();
             is_over = now - begun >= self.lasts;
+            // Seen to fail: with the server stopped by a signal.
             let moved_by_now = lane.moved();
             if moved_by_now != moved {
                 (moved, moved_at) = (moved_by_now, now);

@@ -67,6 +67,7 @@ fn a_gib_each_way_at_once_by_the_inline_road() {
     a_gib_each_way("inline");
 }
 
+/// Seen to fail: with the first byte of a burst changed.
 #[test]
 fn small_messages_come_back_one_by_one() {
     use std::io::{Read, Write};

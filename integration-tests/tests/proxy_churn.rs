@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use annulus_integration_tests::churn::{Crowd, Far, Outcome, Saw, Tail, faults};
+use annulus_integration_tests::churn::{Crowd, Far, Outcome, PATIENCE, Saw, Tail, faults};
 use annulus_integration_tests::server::{Launch, Server};
 use annulus_integration_tests::{procfs, watch};
 
@@ -104,8 +104,7 @@ fn churn(road: &str, crowd: Crowd) {
     let server = Launch::proxy(far.addr())
         .road(road)
         .args(["--access-log", "-", "--access-log-format", "json"])
-        // On a busy machine a peer may acknowledge nothing for longer than by default.
-        .args(["--drain-timeout", "600"])
+        .args(PATIENCE)
         .start();
     let near = crowd.run(server.addr());
     only_listeners_are_left(&server);

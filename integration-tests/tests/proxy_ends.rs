@@ -15,6 +15,7 @@ use std::thread;
 const MIB: u64 = 1 << 20;
 const ROADS: [&str; 2] = ["ring", "inline"];
 
+/// Seen to fail: with the first byte of a burst changed.
 #[test]
 fn the_client_ends_its_side_first_and_then_gets_its_answer() {
     // The answer is made of what came, so it cannot come before the end that the client sent.
@@ -39,6 +40,7 @@ fn the_client_ends_its_side_first_and_then_gets_its_answer() {
     }
 }
 
+/// Seen to fail: with the first byte of a burst changed.
 #[test]
 fn the_upstream_ends_its_side_first_and_the_client_goes_on_sending() {
     for road in ROADS {
@@ -128,6 +130,7 @@ fn bytes_sent_before_the_upstream_refuses_harm_nobody() {
     server.stop();
 }
 
+/// Seen to fail: with the first byte of a burst changed.
 #[test]
 fn five_hundred_short_connections() {
     let upstream = Upstream::echo();
@@ -194,6 +197,7 @@ fn clients_vanish(launch: Launch, told: &std::sync::mpsc::Receiver<()>) {
     server.stop();
 }
 
+/// Seen to fail: with a socket that each relay leaves open.
 #[test]
 fn clients_that_vanish_free_their_upstreams() {
     for road in ROADS {
@@ -202,6 +206,7 @@ fn clients_that_vanish_free_their_upstreams() {
     }
 }
 
+/// Seen to fail: with a socket that each relay leaves open.
 #[test]
 fn upstreams_that_vanish_free_their_clients() {
     for road in ROADS {
@@ -234,6 +239,7 @@ fn upstreams_that_vanish_free_their_clients() {
     }
 }
 
+/// Seen to fail: with a socket that each relay leaves open.
 #[test]
 fn clients_that_leave_before_they_are_relayed_harm_nobody() {
     let upstream = Upstream::echo();
@@ -249,6 +255,7 @@ fn clients_that_leave_before_they_are_relayed_harm_nobody() {
     server.stop();
 }
 
+/// Seen to fail: with a descriptor that each relay leaves open.
 #[test]
 fn what_relays_held_is_given_back() {
     let upstream = Upstream::echo();

@@ -71,6 +71,8 @@ fn without_a_port_a_client_is_reset_and_the_upstream_is_not_to_blame() {
 
 /// A name that the resolver does not know about at the start, nor cannot: clients wait. It becomes known, and
 /// they are served; the resolver goes, and they still are.
+///
+/// Seen to fail: with a failure that takes the addresses away.
 #[test]
 fn a_resolver_that_is_gone_costs_nobody_what_is_known() {
     let tree = Tree::new();

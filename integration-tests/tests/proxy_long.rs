@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use annulus_integration_tests::churn::{Crowd, Far, Random, faults};
+use annulus_integration_tests::churn::{Crowd, Far, PATIENCE, Random, faults};
 use annulus_integration_tests::digest::{self, Sum};
 use annulus_integration_tests::pattern::{self, Pattern};
 use annulus_integration_tests::server::{Launch, Server};
@@ -143,8 +143,7 @@ fn held(server: &Server) -> Held {
 #[track_caller]
 fn soak(rounds: usize, crowd: Crowd, slack: fn(u64, u64) -> u64) {
     let far = Far::start();
-    // On a busy machine a peer may acknowledge nothing for longer than by default.
-    let server = Launch::proxy(far.addr()).args(["--drain-timeout", "600"]).start();
+    let server = Launch::proxy(far.addr()).args(PATIENCE).start();
     let (mut seen, mut ends, mut since) = (Vec::new(), HashMap::new(), 0);
     for round in 0..rounds {
         let near = Crowd { seed: crowd.seed + round as u64, ..crowd }.run(server.addr());

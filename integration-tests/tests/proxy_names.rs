@@ -94,6 +94,8 @@ fn a_name_is_asked_for_again_when_its_ttl_is_over_and_connections_stay() {
 }
 
 /// Whatever a TTL says, `--ttl-max` is when the name is asked for again.
+///
+/// Seen to fail: with a TTL as it is.
 #[test]
 fn a_ttl_has_bounds() {
     let upstreams = lettered(&[(A, b'a'), (B, b'b')]);
@@ -169,6 +171,8 @@ fn a_name_that_does_not_exist_is_refused_at_the_start() {
 }
 
 /// What this machine's files say: the hosts file, then DNS, by the search list and the TTL.
+///
+/// Seen to fail: without the hosts file.
 #[test]
 fn the_machines_own_files_say_where_names_are_looked_up() {
     let etc = Tree::new();

@@ -46,6 +46,7 @@ fn asked(mut stream: &TcpStream) {
     stream.read_exact(&mut [0]).expect("the answer");
 }
 
+/// Seen to fail: with every connection served where it was accepted.
 #[test]
 fn new_connections_go_to_a_core_with_less_to_do() {
     let allowed = cpus::allowed();

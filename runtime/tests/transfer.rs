@@ -660,6 +660,38 @@ fn an_urgent_byte_leaves_an_idle_relay_without_a_pipe() {
     }
 }
 
+/// Whoever polls a relay may change between two messages. Seen to fail: with a direction that does not look
+/// whose waker it has left.
+#[test]
+fn a_relay_that_goes_to_another_task_is_woken_there() {
+    on_one_core(|| async {
+        let ((near, a), (b, far)) = (UnixStream::pair()?, UnixStream::pair()?);
+        let mut relaying = Box::pin(relay(a, b, Road::Inline));
+        // Small messages, until both directions copy.
+        let mut converse = std::pin::pin!(async {
+            for _ in 0..8 {
+                near.send_all("?").await?;
+                drop(far.recv().await?);
+                far.send_all("!").await?;
+                drop(near.recv().await?);
+            }
+            annulus::Ok(())
+        });
+        std::future::poll_fn(|cx| {
+            assert!(relaying.as_mut().poll(cx).is_pending(), "both sides are open");
+            converse.as_mut().poll(cx)
+        })
+        .await?;
+        let relaying = annulus::spawn(relaying);
+        annulus::yield_now().await;
+        near.send_all("x").await?;
+        let came = annulus::time::timeout(Duration::from_secs(20), far.recv()).await;
+        assert_eq!(came.expect("the other task is woken")?.as_deref(), Some(&b"x"[..]));
+        drop(relaying);
+        Ok(())
+    });
+}
+
 /// A proxy has two directions for each client, idle or not. Seen to fail: with the 4 KiB that a copy is
 /// received into as a part of each.
 #[test]

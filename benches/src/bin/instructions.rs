@@ -2,6 +2,7 @@
 //! what the processor executes for them.
 
 use annulus::net::UnixStream;
+use annulus::transfer::{Road, relay};
 use annulus::{Runtime, spawn, yield_now};
 use clap::{Parser, ValueEnum};
 
@@ -25,7 +26,12 @@ enum Op {
     Poll,
     /// Send 100 bytes to a task at the other end of a socket and get them back: two sends, two receives
     Echo,
+    /// The same with 1 KiB through a relay: two messages of it, beside the echo
+    Relay,
 }
+
+/// Relays at once: a core that relays has more than one message in a tick.
+const RELAYS: u64 = 16;
 
 fn main() -> annulus::Result<()> {
     let Args { op, count, cpu } = Args::parse();
@@ -50,22 +56,45 @@ async fn work(op: Op, count: u64) -> annulus::Result<()> {
         }
         Op::Echo => {
             let (near, far) = UnixStream::pair()?;
-            let echo = spawn(async move {
-                while let Some(chunk) = far.recv().await? {
-                    far.send_all(chunk).await?;
-                }
-                annulus::Ok(())
-            });
-            let mut message = vec![7; 100];
-            for _ in 0..count {
-                message = near.send_all(message).await?;
-                let mut left = message.len();
-                while left > 0 {
-                    left -= near.recv().await?.map_or(left, |chunk| chunk.len());
-                }
-            }
-            drop(near);
+            let echo = spawn(echo(far));
+            ask(near, 100, count).await?;
             echo.await??;
+        }
+        Op::Relay => {
+            let tasks = (0..RELAYS).map(|_| spawn(relayed(count / RELAYS)));
+            for task in tasks.collect::<Vec<_>>() {
+                task.await??;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn relayed(count: u64) -> annulus::Result<()> {
+    let ((near, a), (b, far)) = (UnixStream::pair()?, UnixStream::pair()?);
+    let relaying = spawn(relay(a, b, Road::Inline));
+    let echo = spawn(echo(far));
+    ask(near, 1024, count).await?;
+    echo.await??;
+    relaying.await?.result
+}
+
+/// Sends back what comes.
+async fn echo(stream: UnixStream) -> annulus::Result<()> {
+    while let Some(chunk) = stream.recv().await? {
+        stream.send_all(chunk).await?;
+    }
+    Ok(())
+}
+
+/// Sends `count` messages of `len` bytes, each when the one before has come back.
+async fn ask(stream: UnixStream, len: usize, count: u64) -> annulus::Result<()> {
+    let mut message = vec![7; len];
+    for _ in 0..count {
+        message = stream.send_all(message).await?;
+        let mut left = message.len();
+        while left > 0 {
+            left -= stream.recv().await?.map_or(left, |chunk| chunk.len());
         }
     }
     Ok(())

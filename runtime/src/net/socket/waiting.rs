@@ -38,6 +38,16 @@ impl Socket {
         }
     }
 
+    /// Whether the task waits to receive, alone, and nothing has come: a poll would find nothing. False where
+    /// that takes a closer look.
+    #[inline(always)]
+    pub(crate) fn still_waits(&self, cx: &Context<'_>) -> bool {
+        self.chain.get().len() == 0
+            && self.rare.get().is_none()
+            && self.receiving.is_receiving()
+            && self.reader_as(|kept| kept.is_some_and(|waker| waker.will_wake(cx.waker())))
+    }
+
     #[cold]
     pub(super) fn wait_behind(
         &self,

@@ -124,8 +124,10 @@ impl Direction {
         state: &mut State,
         cx: &mut Context<'_>,
     ) -> Option<(Side, io::Error)> {
+        if self.awaits_message(io, state, cx) {
+            return None;
+        }
         loop {
-            self.say_asked(io.d, state);
             let step = state.next(io.d);
             if step != self.step && step != Step::Settle {
                 // Nobody needs the operation under way any more.
@@ -138,17 +140,18 @@ impl Direction {
                 Step::Carry => self.carry(io, state, cx),
                 Step::Shut => {
                     self.shut(io, state);
-                    continue;
+                    Poll::Ready(Ok(()))
                 }
                 Step::Settle if self.settle(io, state, cx).is_pending() => Poll::Pending,
                 Step::Settle => {
                     // The target takes no more of the bytes that it has not taken.
                     self.waits = Waits::Nothing;
-                    continue;
+                    Poll::Ready(Ok(()))
                 }
                 Step::Discard => self.discard(io, cx).map(Err),
                 Step::Rest => Poll::Pending,
             };
+            state.asked(io.d, matches!(self.waits, Waits::Send(..) | Waits::Empty(_)));
             match polled {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => {}
@@ -166,20 +169,28 @@ impl Direction {
                 }
             }
         }
-        self.say_asked(io.d, state);
         self.watch(io, state, cx)
     }
 
-    fn say_asked(&self, d: Side, state: &mut State) {
-        state.asked(d, matches!(self.waits, Waits::Send(..) | Waits::Empty(_)));
+    /// Whether nothing has happened since it began to wait for a message. A relay is polled whole, and most
+    /// polls are for its other direction.
+    #[inline(always)]
+    fn awaits_message(&self, io: Joint<'_>, state: &State, cx: &Context<'_>) -> bool {
+        self.mode == Mode::Copy
+            && self.step == Step::Carry
+            && matches!(self.waits, Waits::Nothing)
+            && !matches!(self.watch, Watch::Armed(_))
+            && self.rest.is_empty()
+            && io.from.still_waits(cx)
+            && state.next(io.d) == Step::Carry
     }
 
     /// Gives what it holds, and takes more, until it has to wait.
     fn carry(&mut self, io: Joint<'_>, state: &mut State, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
-            ready!(self.settle(io, state, cx))?;
-            // The rest of a send that was cut short is under way.
             if !matches!(self.waits, Waits::Nothing) {
+                ready!(self.settle(io, state, cx))?;
+                // The rest of a send that was cut short may be under way.
                 continue;
             }
             if !self.rest.is_empty() {
