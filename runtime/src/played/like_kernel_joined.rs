@@ -212,6 +212,7 @@ where
     seen.take()
 }
 
+/// Seen to fail: with a player that tells a server's refusal as `EHOSTUNREACH`.
 #[test]
 fn connections_that_a_played_core_makes_accepts_and_joins_are_like_the_kernels() {
     for scene in &SCENES {
@@ -260,6 +261,7 @@ async fn uses_files(place: Rc<Place>) -> Seen {
     seen
 }
 
+/// Seen to fail: with a player that tells of a file that is not there as `EACCES`.
 #[test]
 fn files_of_a_played_core_are_like_the_kernels() {
     let (tell, told) = mpsc::channel();
