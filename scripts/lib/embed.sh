@@ -43,6 +43,19 @@ run_app() {
     return "$status"
 }
 
+# refuse_app FOLDER: the compiler refuses borrowed memory, and says what to give in its place.
+refuse_app() {
+    local said hint
+    cp "$ROOT/scripts/embed/refused.rs" "$1/src/bin"
+    said=$(cd "$1" && cargo build --bin refused 2>&1) && die "scripts/embed/refused.rs compiles"
+    # shellcheck disable=SC2016 # backquotes are the compiler's
+    for hint in 'not a buffer that the kernel can read from' '`Vec<u8>` (`slice.to_vec()`' \
+        'not a buffer that the kernel can fill' 'give `Vec::with_capacity(n)` or a `Block`'; do
+        grep -qF "$hint" <<<"$said" || die "the compiler does not say: $hint; it says: $said"
+    done
+    rm "$1/src/bin/refused.rs"
+}
+
 # echoes PORT PID: a line to the server, and back.
 echoes() {
     local back

@@ -187,6 +187,7 @@ step_embed() {
     trap 'rm -rf "$app"' EXIT
     make_app "$app/with" ''
     run_app "$app/with"
+    refuse_app "$app/with"
     make_app "$app/without" ', default-features = false'
     run_app "$app/without"
     [[ -z $(c_libraries "$TARGET/debug/embed") ]] || die "linked with $(c_libraries "$TARGET/debug/embed")"
