@@ -28,6 +28,7 @@ const FILES: &[(&str, &str)] = &[
     ("tests/hygiene/memory.rs", include_str!("../tests/hygiene/memory.rs")),
     ("tests/may.rs", include_str!("../tests/may.rs")),
     ("tests/operation.rs", include_str!("../tests/operation.rs")),
+    ("tests/operation_streams.rs", include_str!("../tests/operation_streams.rs")),
     ("tests/process.rs", include_str!("../tests/process.rs")),
     ("tests/readiness.rs", include_str!("../tests/readiness.rs")),
     ("tests/roots.rs", include_str!("../tests/roots.rs")),
