@@ -9,21 +9,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream as Std;
 use std::sync::atomic::Ordering;
 
-use annulus::net::{TcpListener, TcpStream};
-use common::on_one_core;
+use annulus::net::TcpListener;
+use common::{answer, on_one_core};
 use counting::MADE;
 
 /// Connections before the count begins: what the first ones make is the core's.
 const FIRST: usize = 100;
 const COUNTED: usize = 200;
-
-async fn answer(stream: TcpStream) -> annulus::Result<()> {
-    while let Some(chunk) = stream.recv().await? {
-        drop(chunk);
-        stream.send_all(&b"answer"[..]).await?;
-    }
-    Ok(())
-}
 
 /// Two allocations: the socket and the task. Three SQEs: the receive, the send and the close. At most six
 /// polls, each by a wake: the acceptor's two (here it awaits the task), and those of the task when it is new,

@@ -9,18 +9,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream as Std;
 use std::sync::atomic::Ordering;
 
-use annulus::net::{TcpListener, TcpStream};
-use common::{connections, on_one_core};
+use annulus::net::TcpListener;
+use common::{answer, connections, on_one_core};
 use counting::LIVE;
-
-/// Answers what comes, piece by piece, until the end.
-async fn answer(stream: TcpStream) -> annulus::Result<()> {
-    while let Some(chunk) = stream.recv().await? {
-        drop(chunk);
-        stream.send_all(&b"answer"[..]).await?;
-    }
-    Ok(())
-}
 
 /// The page `guide::weights` names the bytes: a socket, a task, and what a thousand receives that are under
 /// way take of the core's memory for operations (64 KiB, which another thousand share).

@@ -1,8 +1,8 @@
 //! Memory for what the kernel sees of an operation: fixed cells in chunks that never move.
 //!
-//! A `Slab` moves its entries when it grows, and the kernel holds pointers. So the table of states is a slab,
-//! and what an SQE points at (buffers' owners, addresses, paths, time specs) lies here, in the cell with the
-//! same index. Chunks are allocated on the core's thread, and so on its node, by the thread's local policy.
+//! The table of states is a `Vec`, which moves its entries when it grows, and the kernel holds pointers. So
+//! what an SQE points at (buffers' owners, addresses, paths, time specs) lies here, in the cell with the same
+//! index. Chunks are allocated on the core's thread, and so on its node, by the thread's local policy.
 //!
 //! An index has two cells, and the size of an operation says in which it lies. What is under way for long and
 //! for every connection, such as its receive, is small; the few large ones have chunks of their own, which

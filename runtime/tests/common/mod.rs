@@ -352,3 +352,12 @@ fn here_or_left_out(here: bool, why: &str) {
         println!("left out: {why}");
     }
 }
+
+/// Answers what comes, piece by piece, until the end.
+pub(crate) async fn answer(stream: annulus::net::TcpStream) -> Result<()> {
+    while let Some(chunk) = stream.recv().await? {
+        drop(chunk);
+        stream.send_all(&b"answer"[..]).await?;
+    }
+    Ok(())
+}
